@@ -1,0 +1,195 @@
+"""Files that are complete or absent: atomic writes, JSON as nnU-Net writes it, checksums."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nnunet_pt.core.errors import StorageError
+
+TEMPORARY_PREFIX = ".partial-"
+
+
+def storage_error(error: OSError, path: Path) -> StorageError:
+    """Turn an operating-system error into one that says what to do."""
+    reasons = {
+        errno.ENOSPC: ("no space left on the device", "free some space or choose another folder, then run it again"),
+        errno.EDQUOT: ("the disk quota is used up", "free some space or ask for more quota, then run it again"),
+        errno.EACCES: ("permission denied", "check the permissions of the folder and of the file"),
+        errno.EPERM: ("operation not permitted", "check the permissions of the folder and of the file"),
+        errno.EROFS: ("the file system is read-only", "choose a folder that can be written"),
+        errno.ENOENT: ("no such file or folder", "check the path"),
+        errno.ENOTDIR: ("a part of the path is a file, not a folder", "check the path"),
+    }
+    found, remedy = reasons.get(error.errno or 0, (error.strerror or str(error), "check the file system"))
+    return StorageError(f"Cannot access {path}", found=found, remedy=remedy)
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Within this block an ``OSError`` becomes a :class:`StorageError` that names ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder with its parents if it is missing.
+
+    Raises:
+        StorageError: If that is not possible.
+    """
+    with storage_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path, *, keep_ending: bool = True) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; it gets the final name when the block ends without an error.
+
+    The content is flushed to disk before the rename, so the final name never shows a truncated file, and a failed
+    block leaves nothing behind.
+
+    Args:
+        path: The final path. Its folder is created if necessary.
+        keep_ending: Give the temporary file the same name ending (some writers choose the format by it).
+
+    Raises:
+        StorageError: If the file cannot be written.
+    """
+    make_folder(path.parent)
+    with storage_errors(path):
+        handle, name = tempfile.mkstemp(
+            prefix=TEMPORARY_PREFIX, suffix=f"-{path.name}" if keep_ending else "", dir=path.parent
+        )
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        with storage_errors(path):
+            yield temporary
+            _flush(temporary)
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    value = os.umask(0)
+    os.umask(value)
+    return value
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file at once."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write a UTF-8 text file at once."""
+    write_bytes(path, content.encode("utf-8"))
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy content and modification time; ``target`` is complete or absent."""
+    with atomic_path(target) as temporary, storage_errors(source):
+        shutil.copyfile(source, temporary)
+        shutil.copystat(source, temporary)
+
+
+def plain_json(value: Any) -> Any:
+    """numpy scalars and arrays, tuples, sets and paths as the plain types that JSON knows."""
+    if isinstance(value, dict):
+        return {_json_key(k): plain_json(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_json(v) for v in value]
+    if isinstance(value, (set, frozenset)):
+        return [plain_json(v) for v in sorted(value)]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):  # numpy arrays and scalars, torch tensors
+        return plain_json(value.tolist())
+    return value
+
+
+def _json_key(key: Any) -> str | int | float | bool | None:
+    if isinstance(key, tuple):
+        return str(tuple(plain_json(k) for k in key))
+    if hasattr(key, "item"):
+        key = key.item()
+    return key  # type: ignore[no-any-return]
+
+
+def json_text(value: Any, *, sort_keys: bool = False) -> str:
+    """JSON as nnU-Net formats it: indented by four spaces, NaN written as ``NaN``."""
+    return json.dumps(plain_json(value), indent=4, sort_keys=sort_keys)
+
+
+def write_json(path: Path, value: Any, *, sort_keys: bool = False) -> None:
+    """Write a JSON file at once, see :func:`json_text`."""
+    write_text(path, json_text(value, sort_keys=sort_keys))
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        StorageError: If it is missing, cannot be read or is not JSON.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise StorageError(f"{path} is not a UTF-8 text file", found=str(error)) from error
+    except OSError as error:
+        raise storage_error(error, path) from error
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise StorageError(
+            f"{path} is not valid JSON",
+            found=f"{error.msg} in line {error.lineno}, column {error.colno}",
+            remedy="correct the file in a text editor, or make it again",
+        ) from error
+
+
+def checksum(path: Path) -> str:
+    """Hexadecimal BLAKE2b-128 digest of a file's content, read in pieces of 4 MiB."""
+    digest = hashlib.blake2b(digest_size=16)
+    with storage_errors(path), path.open("rb") as file:
+        while piece := file.read(4 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def digest_of(value: Any) -> str:
+    """Hexadecimal BLAKE2b-128 digest of a JSON-like value, independent of key order."""
+    text = json.dumps(plain_json(value), sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode("utf-8"), digest_size=16).hexdigest()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete temporary files that a killed process left in ``folder``."""
+    if folder.is_dir():
+        for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()

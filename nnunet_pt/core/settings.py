@@ -1,0 +1,182 @@
+"""The only place that reads the environment.
+
+:class:`Settings` is everything nnU-Net takes from environment variables, parsed once. :class:`Workspace` answers where
+the three folders are, and complains about a missing variable only when its folder is needed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunet_pt.core.errors import SettingsError
+
+TRUE_WORDS = frozenset({"1", "true", "t"})
+FALSE_WORDS = frozenset({"0", "false", "f"})
+
+FOLDER_PURPOSES = {
+    "nnUNet_raw": "raw datasets",
+    "nnUNet_preprocessed": "fingerprints, plans and preprocessed data",
+    "nnUNet_results": "trained models",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Parsed environment variables; ``None`` means that the variable is not set.
+
+    Attributes:
+        raw: ``nnUNet_raw``.
+        preprocessed: ``nnUNet_preprocessed``.
+        results: ``nnUNet_results``.
+        trainer_folders: ``nnUNet_extTrainer``, folders searched for users' own trainers.
+        num_processes: ``nnUNet_def_n_proc``, worker processes of commands that do not say otherwise.
+        num_augmentation_processes: ``nnUNet_n_proc_DA``, augmentation workers for each GPU.
+        compile: ``nnUNet_compile``.
+        num_predict_preprocess: ``nnUNet_npp``.
+        num_predict_export: ``nnUNet_nps``.
+        wandb_enabled: ``nnUNet_wandb_enabled``.
+        wandb_project: ``nnUNet_wandb_project``.
+        wandb_mode: ``nnUNet_wandb_mode``.
+        job_id: ``SLURM_JOB_ID``, else ``LSB_JOBID``.
+        cpus_per_task: ``SLURM_CPUS_PER_TASK``.
+        pretrained_models: ``nnssl_pretrained_models``, where downloaded checkpoints go.
+    """
+
+    raw: Path | None = None
+    preprocessed: Path | None = None
+    results: Path | None = None
+    trainer_folders: tuple[Path, ...] = ()
+    num_processes: int | None = None
+    num_augmentation_processes: int | None = None
+    compile: bool | None = None
+    num_predict_preprocess: int = 3
+    num_predict_export: int = 3
+    wandb_enabled: bool = False
+    wandb_project: str = "nnunet"
+    wandb_mode: str = "online"
+    job_id: str | None = None
+    cpus_per_task: int | None = None
+    pretrained_models: Path | None = None
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Parse the environment.
+
+        Args:
+            environ: Variables; the process's own environment by default.
+
+        Raises:
+            SettingsError: If a number or switch has an impossible value.
+        """
+        env = {k: _clean(v) for k, v in (os.environ if environ is None else environ).items()}
+        compile_word = env.get("nnUNet_compile")
+        return cls(
+            raw=_folder(env, "nnUNet_raw"),
+            preprocessed=_folder(env, "nnUNet_preprocessed"),
+            results=_folder(env, "nnUNet_results"),
+            trainer_folders=tuple(
+                Path(_clean(p)).expanduser() for p in env.get("nnUNet_extTrainer", "").split(os.pathsep) if _clean(p)
+            ),
+            num_processes=_integer(env, "nnUNet_def_n_proc", minimum=1),
+            num_augmentation_processes=_integer(env, "nnUNet_n_proc_DA", minimum=0),
+            compile=None if not compile_word else compile_word.lower() in TRUE_WORDS,
+            num_predict_preprocess=_lenient_integer(env, "nnUNet_npp", 3),
+            num_predict_export=_lenient_integer(env, "nnUNet_nps", 3),
+            wandb_enabled=_switch(env, "nnUNet_wandb_enabled"),
+            wandb_project=env.get("nnUNet_wandb_project") or "nnunet",
+            wandb_mode=env.get("nnUNet_wandb_mode") or "online",
+            job_id=env.get("SLURM_JOB_ID") or env.get("LSB_JOBID") or None,
+            cpus_per_task=_integer(env, "SLURM_CPUS_PER_TASK", minimum=1),
+            pretrained_models=_folder(env, "nnssl_pretrained_models"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """The three folders of nnU-Net."""
+
+    settings: Settings
+
+    @classmethod
+    def from_environment(cls) -> Workspace:
+        """The workspace of this process's environment."""
+        return cls(Settings.from_environment())
+
+    @property
+    def raw(self) -> Path:
+        """Folder of the raw datasets."""
+        return self._needed("nnUNet_raw", self.settings.raw)
+
+    @property
+    def preprocessed(self) -> Path:
+        """Folder of fingerprints, plans and preprocessed data."""
+        return self._needed("nnUNet_preprocessed", self.settings.preprocessed)
+
+    @property
+    def results(self) -> Path:
+        """Folder of trained models."""
+        return self._needed("nnUNet_results", self.settings.results)
+
+    def existing_roots(self) -> tuple[Path, ...]:
+        """Those of the three folders that are set and exist."""
+        roots = (self.settings.raw, self.settings.preprocessed, self.settings.results)
+        return tuple(r for r in roots if r is not None and r.is_dir())
+
+    @staticmethod
+    def _needed(variable: str, path: Path | None) -> Path:
+        if path is None:
+            raise SettingsError(
+                f"The environment variable {variable} is not set; it says where {FOLDER_PURPOSES[variable]} are.",
+                remedy=f"export {variable}=/path/to/folder   (add the line to ~/.bashrc or to your SLURM script)",
+            )
+        if path.exists() and not path.is_dir():
+            raise SettingsError(f"{variable} is not a folder", found=path, remedy=f"let {variable} name a folder")
+        return path
+
+
+def _clean(value: str) -> str:
+    value = value.strip()
+    while len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
+        value = value[1:-1].strip()
+    return value
+
+
+def _folder(env: Mapping[str, str], name: str) -> Path | None:
+    return Path(env[name]).expanduser() if env.get(name) else None
+
+
+def _integer(env: Mapping[str, str], name: str, *, minimum: int) -> int | None:
+    text = env.get(name)
+    if not text:
+        return None
+    try:
+        value = int(text)
+    except ValueError:
+        value = minimum - 1
+    if value < minimum:
+        raise SettingsError(
+            f"The environment variable {name} is not usable.",
+            found=repr(text),
+            expected=f"a whole number, at least {minimum}",
+            remedy=f"export {name}=4, or unset {name}",
+        )
+    return value
+
+
+def _lenient_integer(env: Mapping[str, str], name: str, default: int) -> int:
+    try:
+        return int(env.get(name, ""))
+    except ValueError:
+        return default
+
+
+def _switch(env: Mapping[str, str], name: str) -> bool:
+    text = env.get(name) or "0"
+    if text.lower() in TRUE_WORDS | FALSE_WORDS:
+        return text.lower() in TRUE_WORDS
+    raise SettingsError(
+        f"The environment variable {name} is not usable.", found=repr(text), expected="0, 1, False or True"
+    )
