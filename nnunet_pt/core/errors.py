@@ -49,9 +49,7 @@ class NnunetError(Exception):
         return (_rebuild, (type(self), self.problem, self.found, self.expected, self.remedy))
 
 
-def _rebuild(
-    cls: type[NnunetError], problem: str, found: object, expected: object, remedy: str | None
-) -> NnunetError:
+def _rebuild(cls: type[NnunetError], problem: str, found: object, expected: object, remedy: str | None) -> NnunetError:
     return cls(problem, found=found, expected=expected, remedy=remedy)
 
 
