@@ -1,0 +1,178 @@
+"""How every command runs: parse, execute, say what was written, turn any failure into a message and an exit status.
+
+Exit statuses: 0 done, 1 a problem with the data or the machine, 2 wrong arguments, 70 a bug of ours, 130 stopped by
+Ctrl-C, 141 the reader of our output went away, 143 terminated (SIGTERM, for example by SLURM).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import logging
+import os
+import signal
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import TYPE_CHECKING, Protocol
+
+from nnunet_pt.core.console import duration, get_logger, setup_console
+from nnunet_pt.core.errors import NnunetError
+
+if TYPE_CHECKING:
+    from nnunet_pt.core.workers import CaseFailure
+
+EXIT_FAILED = 1
+EXIT_BUG = 70
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+EXIT_TERMINATED = 143
+
+
+class CaseResult(Protocol):
+    """What a stage that works on cases gives back."""
+
+    @property
+    def failures(self) -> Sequence[CaseFailure]:
+        """Cases that could not be done."""
+
+    def summary(self) -> str:
+        """What was written and where."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a command did.
+
+    Attributes:
+        summaries: What was written and where, one text for each dataset.
+        failures: Cases that failed while the others were finished, each as one line.
+    """
+
+    summaries: tuple[str, ...]
+    failures: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, results: Iterable[CaseResult]) -> Outcome:
+        """Collect the results of several datasets."""
+        done = tuple(results)
+        failures = tuple(f"{failure.case}: {failure.reason}" for result in done for failure in result.failures)
+        return cls(summaries=tuple(result.summary() for result in done), failures=failures)
+
+    def __add__(self, other: Outcome) -> Outcome:
+        """What two steps did; a case that failed in both is listed once."""
+        failures = tuple(dict.fromkeys(self.failures + other.failures))
+        return Outcome(summaries=self.summaries + other.summaries, failures=failures)
+
+
+class _Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+def run(
+    parser: ArgumentParser,
+    command: Callable[[Namespace], Outcome],
+    argv: Sequence[str] | None = None,
+    *,
+    ignore_unknown: bool = False,
+) -> int:
+    """Run one command from its arguments to its exit status.
+
+    Args:
+        parser: The command's parser; it has ``--verbose``.
+        command: Does the work.
+        argv: Arguments; those of this process by default.
+        ignore_unknown: Name unknown arguments and go on, as nnU-Net does for some commands.
+
+    Returns:
+        The exit status.
+    """
+    if ignore_unknown:
+        args, unknown = parser.parse_known_args(argv)
+    else:
+        args, unknown = parser.parse_args(argv), []
+    try:
+        setup_console(verbose=args.verbose)
+        logging.raiseExceptions = False  # a message nobody can read any more is no reason for a traceback
+        if unknown:
+            get_logger().warning(_ignored(parser, unknown))
+        with _sigterm_raises():
+            status = _execute(command, args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more on exit; without a pipe it would complain about it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    except NnunetError as error:
+        return _report(f"Error: {error}", error.exit_status, args.verbose)
+    except KeyboardInterrupt:
+        return _report("Stopped. Run the same command again to continue.", EXIT_INTERRUPTED, args.verbose)
+    except _Terminated:
+        return _report("Terminated. Run the same command again to continue.", EXIT_TERMINATED, args.verbose)
+    except Exception as error:
+        hint = "" if args.verbose else "\n  Run it again with --verbose and report what it prints."
+        return _report(f"This is a bug in nnunet_pt: {type(error).__name__}: {error}{hint}", EXIT_BUG, args.verbose)
+    return status
+
+
+def _execute(command: Callable[[Namespace], Outcome], args: Namespace) -> int:
+    start = time.monotonic()
+    outcome = command(args)
+    took = _took(time.monotonic() - start)
+    separator = " " if len(outcome.summaries) == 1 and "\n" not in outcome.summaries[0] else "\n"
+    get_logger().info(f"Done in {took}:{separator}" + "\n".join(outcome.summaries))
+    if not outcome.failures:
+        return 0
+    sys.stdout.flush()
+    lines = [f"Error: {len(outcome.failures)} case(s) failed; the others are finished:"]
+    lines += [f"  {line}" for line in outcome.failures]
+    lines.append("  to do:    correct these cases and run the same command again; finished cases are not redone")
+    print("\n".join(lines), file=sys.stderr)
+    return EXIT_FAILED
+
+
+def _report(message: str, status: int, verbose: bool) -> int:
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+    if verbose:
+        import traceback
+
+        traceback.print_exc()
+    print(message, file=sys.stderr)
+    return status
+
+
+def _ignored(parser: ArgumentParser, unknown: Sequence[str]) -> str:
+    known = [option for action in parser._actions for option in action.option_strings]
+    similar = [match for word in unknown if word.startswith("-") for match in difflib.get_close_matches(word, known, 1)]
+    hint = f" (did you mean {' '.join(similar)}?)" if similar else ""
+    return f"Ignored, because this command does not know it: {' '.join(unknown)}{hint}"
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Let SIGTERM unwind the stack, so that workers are stopped and temporary files are removed."""
+    owner = os.getpid()
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        if os.getpid() == owner:
+            raise _Terminated
+        signal.signal(number, signal.SIG_DFL)  # a forked worker dies as it would have without us
+        os.kill(os.getpid(), number)
+
+    try:
+        before = signal.signal(signal.SIGTERM, handle)
+    except ValueError:  # not the main thread: signals are somebody else's business
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _took(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else duration(seconds)

@@ -1,0 +1,74 @@
+"""``nnUNetv2_move_plans_between_datasets``: let one dataset be preprocessed with another one's plans."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from nnunet_pt.cli import _arguments as arguments
+from nnunet_pt.cli._run import Outcome, run
+
+if TYPE_CHECKING:
+    from nnunet_pt.planning.move_plans import MovePlansRequest
+
+
+def build_parser() -> ArgumentParser:
+    """The parser of this command."""
+    parser = arguments.make_parser(
+        "nnUNetv2_move_plans_between_datasets",
+        "Copy plans from dataset -s to dataset -t. For pre-training, -s is the finetuning dataset, which has the "
+        "plans, and -t the pretraining dataset, which receives them, so that weights trained on -t fit -s. Says what "
+        "travels and what will hurt.",
+        """
+        nnUNetv2_move_plans_between_datasets -s 16 -t 15 -sp nnUNetPlans -tp pretrainPlans
+        """,
+    )
+    parser.add_argument(
+        "-s",
+        metavar="ID",
+        type=arguments.dataset_reference,
+        required=True,
+        help="id or name of the dataset that has the plans (the finetuning dataset)",
+    )
+    parser.add_argument(
+        "-t",
+        metavar="ID",
+        type=arguments.dataset_reference,
+        required=True,
+        help="id or name of the dataset that receives them (the pretraining dataset)",
+    )
+    parser.add_argument(
+        "-sp", metavar="NAME", required=True, help="name of the plans to copy, without .json: nnUNetPlans"
+    )
+    parser.add_argument(
+        "-tp",
+        metavar="NAME",
+        help="name of the copy (default: the same name, which replaces plans of that name that -t already has)",
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="copy even if the datasets have different numbers of channels"
+    )
+    arguments.add_output(parser, progress=False)
+    return parser
+
+
+def request(args: Namespace) -> MovePlansRequest:
+    """What the arguments ask for."""
+    from nnunet_pt.planning.move_plans import MovePlansRequest
+
+    return MovePlansRequest(source=args.s, target=args.t, source_plans=args.sp, target_plans=args.tp, force=args.force)
+
+
+def execute(args: Namespace) -> Outcome:
+    """Move the plans."""
+    from nnunet_pt.core.settings import Workspace
+    from nnunet_pt.planning.move_plans import move_plans
+
+    path = move_plans(request(args), Workspace.from_environment())
+    return Outcome(summaries=(f"plans {args.sp} of {args.s} for {args.t} -> {path}",))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    return run(build_parser(), execute, argv)

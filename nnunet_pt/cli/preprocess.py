@@ -1,0 +1,79 @@
+"""``nnUNetv2_preprocess``: make the arrays the network is trained on."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from nnunet_pt.cli import _arguments as arguments
+from nnunet_pt.cli._run import Outcome, run
+
+if TYPE_CHECKING:
+    from nnunet_pt.preprocessing.pipeline import PreprocessRequest
+
+
+def build_parser() -> ArgumentParser:
+    """The parser of this command."""
+    parser = arguments.make_parser(
+        "nnUNetv2_preprocess",
+        "Crop, normalise and resample all cases as the plans say and write them to nnUNet_preprocessed/DATASET. "
+        "Started again after an interruption, it redoes only what is missing or out of date.",
+        """
+        nnUNetv2_preprocess -d 4 -c 3d_fullres
+        nnUNetv2_preprocess -d 15 -plans_name pretrainPlans -c 2d 3d_fullres -np 8 4 --max_ram_gb 24
+        nnUNetv2_preprocess -d 15 --verify
+        """,
+    )
+    arguments.add_datasets(parser)
+    parser.add_argument(
+        "-plans_name",
+        "-p",
+        metavar="NAME",
+        default="nnUNetPlans",
+        help="plans to follow (default: %(default)s)",
+    )
+    arguments.add_configurations(parser)
+    parser.add_argument("--clean", action="store_true", help="delete what is there and start over")
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="read every preprocessed case, and rebuild those that are damaged on disk",
+    )
+    arguments.add_memory(parser)
+    arguments.add_output(parser)
+    return parser
+
+
+def requests(args: Namespace) -> tuple[PreprocessRequest, ...]:
+    """What the arguments ask for, one request for each dataset."""
+    from nnunet_pt.preprocessing.pipeline import PreprocessRequest
+
+    return tuple(
+        PreprocessRequest(
+            dataset=dataset,
+            plans_name=args.plans_name,
+            configurations=tuple(args.c),
+            num_processes=arguments.processes(args.np, args.c),
+            clean=args.clean,
+            verify=args.verify,
+            max_ram_gb=args.max_ram_gb,
+            progress=not args.no_pbar,
+            on_failure="continue" if args.continue_on_error else "stop",
+        )
+        for dataset in args.d
+    )
+
+
+def execute(args: Namespace) -> Outcome:
+    """Preprocess the datasets."""
+    from nnunet_pt.core.settings import Workspace
+    from nnunet_pt.preprocessing.pipeline import preprocess_dataset
+
+    workspace = Workspace.from_environment()
+    return Outcome.of(preprocess_dataset(request, workspace) for request in requests(args))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    return run(build_parser(), execute, argv, ignore_unknown=True)

@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# The main job from raw images to data that is ready for training, in ./demo, on artificial images.
+# Every command is printed as you would type it. Repeating the demo takes seconds: finished work is kept.
+#
+#   scripts/demo.sh                           artificial images (under 2 minutes on 2 cores)
+#   DEMO_DATA=/path/to/nnUNet_raw scripts/demo.sh       your own datasets (folders DatasetXXX_Name)
+#   DEMO_FOLDER=/scratch/demo scripts/demo.sh           another place than ./demo
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/environment.sh
+prepare_environment runtime
+
+folder=${DEMO_FOLDER:-demo}
+mkdir -p "$folder"
+folder=$(cd "$folder" && pwd)
+started=$SECONDS
+
+say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+run() {
+    printf '\n$ %s\n' "$*"
+    "$@"
+}
+
+say "Where everything is"
+if [ -n "${DEMO_DATA:-}" ]; then
+    nnUNet_raw=$(cd "$DEMO_DATA" && pwd)
+    nnUNet_preprocessed=$folder/own_data/nnUNet_preprocessed
+    nnUNet_results=$folder/own_data/nnUNet_results
+else
+    nnUNet_raw=$folder/nnUNet_raw
+    nnUNet_preprocessed=$folder/nnUNet_preprocessed
+    nnUNet_results=$folder/nnUNet_results
+fi
+export nnUNet_raw nnUNet_preprocessed nnUNet_results
+mkdir -p "$nnUNet_preprocessed" "$nnUNet_results"
+for variable in nnUNet_raw nnUNet_preprocessed nnUNet_results; do
+    echo "$ export $variable=${!variable}"
+done
+
+if [ -z "${DEMO_DATA:-}" ]; then
+    say "Two artificial datasets: 901 to pre-train on, 902 to fine-tune on"
+    run python scripts/make_phantom.py "$nnUNet_raw"
+fi
+
+datasets=()
+for dataset in "$nnUNet_raw"/Dataset[0-9][0-9][0-9]_*; do
+    [ -f "$dataset/dataset.json" ] && datasets+=("$(basename "$dataset")")
+done
+if [ ${#datasets[@]} -eq 0 ]; then
+    echo "There is no folder DatasetXXX_Name with a dataset.json in $nnUNet_raw" >&2
+    exit 1
+fi
+ids=()
+for dataset in "${datasets[@]}"; do ids+=("$((10#${dataset:7:3}))"); done
+
+if [ -z "${DEMO_DATA:-}" ]; then
+    finetuning=902
+    pretraining=901
+    say "The finetuning dataset: check it, measure it, plan, preprocess"
+    run nnUNetv2_plan_and_preprocess -d $finetuning --verify_dataset_integrity
+    say "Other plans for the same data: residual encoders, in three sizes"
+    run nnUNetv2_plan_experiment -d $finetuning -pl nnUNetPlannerResEncM
+    say "The pretraining dataset is measured too, ..."
+    run nnUNetv2_extract_fingerprint -d $pretraining --verify_dataset_integrity
+    say "... but it follows the plans of the finetuning dataset, so that its weights will fit"
+    run nnUNetv2_move_plans_between_datasets -s $finetuning -t $pretraining -sp nnUNetPlans -tp pretrainPlans
+    run nnUNetv2_preprocess -d $pretraining -plans_name pretrainPlans -c 3d_fullres
+    say "Is everything on disk still as it was written?"
+    run nnUNetv2_preprocess -d $pretraining -plans_name pretrainPlans -c 3d_fullres --verify
+else
+    say "Check, measure, plan and preprocess"
+    run nnUNetv2_plan_and_preprocess -d "${ids[@]}" --verify_dataset_integrity
+fi
+
+say "What is there now"
+for dataset in "${datasets[@]}"; do
+    echo "$dataset"
+    for plans in "$nnUNet_preprocessed/$dataset"/*lans*.json; do
+        [ -f "$plans" ] && echo "  plans                    $(basename "$plans" .json)"
+    done
+    for data in "$nnUNet_preprocessed/$dataset"/*_{2d,3d_fullres,3d_lowres}; do
+        [ -d "$data" ] || continue
+        printf '  %-24s %s cases, %s\n' "$(basename "$data")" "$(find "$data" -name '*.pkl' | wc -l | tr -d ' ')" \
+            "$(du -sh "$data" | cut -f1)"
+    done
+done
+echo "All of it is in $nnUNet_preprocessed"
+echo "The demo took $((SECONDS - started)) s."
