@@ -96,7 +96,7 @@ def run(
         args, unknown = parser.parse_args(argv), []
     try:
         setup_console(verbose=args.verbose)
-        logging.raiseExceptions = False  # a message nobody can read any more is no reason for a traceback
+        logging.raiseExceptions = False  # if nobody reads our messages any more, the work is still finished
         if unknown:
             get_logger().warning(_ignored(parser, unknown))
         with _sigterm_raises():
@@ -147,7 +147,7 @@ def _report(message: str, status: int, verbose: bool) -> int:
 
 def _ignored(parser: ArgumentParser, unknown: Sequence[str]) -> str:
     known = [option for action in parser._actions for option in action.option_strings]
-    similar = [match for word in unknown if word.startswith("-") for match in difflib.get_close_matches(word, known, 1)]
+    similar = [match for word in unknown if word.startswith("-") for match in difflib.get_close_matches(word, known, 1, 0.8)]
     hint = f" (did you mean {' '.join(similar)}?)" if similar else ""
     return f"Ignored, because this command does not know it: {' '.join(unknown)}{hint}"
 

@@ -1,0 +1,140 @@
+"""The command line is a contract: names, types and defaults of arguments change only on purpose, and then here."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from importlib.metadata import entry_points
+
+import pytest
+
+FROZEN = {
+    "plan_and_preprocess": """
+        -d dataset_reference+ required
+        -fpe str = DatasetFingerprintExtractor
+        --verify_dataset_integrity flag
+        -npfp positive_integer
+        --no_pp flag
+        --clean flag
+        -pl str = ExperimentPlanner
+        -gpu_memory_target positive_float
+        -preprocessor_name str = DefaultPreprocessor
+        -overwrite_target_spacing positive_float+
+        -overwrite_plans_name str
+        -c str+ = ['2d', '3d_fullres', '3d_lowres']
+        -np positive_integer+
+        --max_ram_gb positive_float
+        --continue_on_error flag
+        --verbose flag
+        --no_pbar flag
+    """,
+    "extract_fingerprint": """
+        -d dataset_reference+ required
+        -fpe str = DatasetFingerprintExtractor
+        --verify_dataset_integrity flag
+        -np positive_integer
+        --clean flag
+        --max_ram_gb positive_float
+        --continue_on_error flag
+        --verbose flag
+        --no_pbar flag
+    """,
+    "plan_experiment": """
+        -d dataset_reference+ required
+        -pl str = ExperimentPlanner
+        -gpu_memory_target positive_float
+        -preprocessor_name str = DefaultPreprocessor
+        -overwrite_target_spacing positive_float+
+        -overwrite_plans_name str
+        --verbose flag
+    """,
+    "preprocess": """
+        -d dataset_reference+ required
+        -plans_name,-p str = nnUNetPlans
+        -c str+ = ['2d', '3d_fullres', '3d_lowres']
+        -np positive_integer+
+        --clean flag
+        --verify flag
+        --max_ram_gb positive_float
+        --continue_on_error flag
+        --verbose flag
+        --no_pbar flag
+    """,
+    "move_plans_between_datasets": """
+        -s dataset_reference required
+        -t dataset_reference required
+        -sp str required
+        -tp str
+        --force flag
+        --verbose flag
+    """,
+    "convert_msd_dataset": """
+        -i Path required
+        -overwrite_id positive_integer
+        -np positive_integer
+        --verbose flag
+        --no_pbar flag
+    """,
+    "convert_old_nnunet_dataset": """
+        input_folder Path required
+        output_dataset_name str required
+        --verbose flag
+    """,
+}
+
+COMMANDS = {
+    "nnUNetv2_plan_and_preprocess": "plan_and_preprocess",
+    "nnUNetv2_extract_fingerprint": "extract_fingerprint",
+    "nnUNetv2_plan_experiment": "plan_experiment",
+    "nnUNetv2_preprocess": "preprocess",
+    "nnUNetv2_move_plans_between_datasets": "move_plans_between_datasets",
+    "nnUNetv2_convert_MSD_dataset": "convert_msd_dataset",
+    "nnUNetv2_convert_old_nnUNet_dataset": "convert_old_nnunet_dataset",
+}
+
+
+def parser_of(module: str) -> argparse.ArgumentParser:
+    return importlib.import_module(f"nnunet_pt.cli.{module}").build_parser()
+
+
+def line_of(action: argparse.Action) -> str:
+    words = [",".join(action.option_strings) or action.dest]
+    if isinstance(action, argparse._StoreTrueAction):
+        return f"{words[0]} flag"
+    kind = action.type.__name__ if callable(action.type) else "str"
+    words.append(kind + (action.nargs if isinstance(action.nargs, str) else ""))
+    if action.required:
+        words.append("required")
+    if action.default is not None:
+        words.append(f"= {action.default}")
+    return " ".join(words)
+
+
+@pytest.mark.parametrize("module", FROZEN)
+def test_arguments_are_those_of_the_table(module: str) -> None:
+    actions = [a for a in parser_of(module)._actions if not isinstance(a, argparse._HelpAction)]
+    assert [line_of(a) for a in actions] == [line.strip() for line in FROZEN[module].strip().splitlines()]
+
+
+def test_installed_commands_are_those_of_the_table() -> None:
+    installed = {e.name: e.value for e in entry_points(group="console_scripts") if e.value.startswith("nnunet_pt.")}
+    assert installed == {name: f"nnunet_pt.cli.{module}:main" for name, module in COMMANDS.items()}
+
+
+@pytest.mark.parametrize(("name", "module"), COMMANDS.items())
+def test_help_explains_every_argument_and_gives_examples_that_parse(
+    name: str, module: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = parser_of(module)
+    assert parser.prog == name
+    assert all(action.help for action in parser._actions)
+    with pytest.raises(SystemExit) as stop:
+        parser.parse_args(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert max(len(line) for line in text.splitlines()) <= 110
+    examples = [line.split() for line in text.partition("examples:\n")[2].splitlines()]
+    assert examples
+    for program, *arguments in examples:
+        assert program == name
+        parser.parse_args(arguments)
