@@ -14,7 +14,7 @@ OUTSIDE = -1
 
 def nonzero_mask(image_cxyz: NDArray[Any]) -> NDArray[np.bool_]:
     """Voxels at which any channel differs from zero; shape (x, y, z), holes not filled."""
-    mask = image_cxyz[0] != 0
+    mask: NDArray[np.bool_] = np.not_equal(image_cxyz[0], 0)
     for channel in image_cxyz[1:]:
         np.logical_or(mask, channel, out=mask)
     return mask
