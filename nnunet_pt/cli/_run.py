@@ -147,7 +147,9 @@ def _report(message: str, status: int, verbose: bool) -> int:
 
 def _ignored(parser: ArgumentParser, unknown: Sequence[str]) -> str:
     known = [option for action in parser._actions for option in action.option_strings]
-    similar = [match for word in unknown if word.startswith("-") for match in difflib.get_close_matches(word, known, 1, 0.8)]
+    similar = [
+        match for word in unknown if word.startswith("-") for match in difflib.get_close_matches(word, known, 1, 0.8)
+    ]
     hint = f" (did you mean {' '.join(similar)}?)" if similar else ""
     return f"Ignored, because this command does not know it: {' '.join(unknown)}{hint}"
 
@@ -155,13 +157,9 @@ def _ignored(parser: ArgumentParser, unknown: Sequence[str]) -> str:
 @contextlib.contextmanager
 def _sigterm_raises() -> Iterator[None]:
     """Let SIGTERM unwind the stack, so that workers are stopped and temporary files are removed."""
-    owner = os.getpid()
 
-    def handle(number: int, _frame: FrameType | None) -> None:
-        if os.getpid() == owner:
-            raise _Terminated
-        signal.signal(number, signal.SIG_DFL)  # a forked worker dies as it would have without us
-        os.kill(os.getpid(), number)
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        raise _Terminated
 
     try:
         before = signal.signal(signal.SIGTERM, handle)

@@ -1,0 +1,78 @@
+"""Write documentation/reference/commands.md from the parsers, so that it says what the commands do.
+
+python scripts/make_command_reference.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from pathlib import Path
+
+TARGET = Path(__file__).resolve().parent.parent / "documentation" / "reference" / "commands.md"
+
+MODULES = (
+    "plan_and_preprocess",
+    "extract_fingerprint",
+    "plan_experiment",
+    "preprocess",
+    "move_plans_between_datasets",
+    "convert_msd_dataset",
+    "convert_old_nnunet_dataset",
+)
+
+INTRODUCTION = """\
+# Commands
+
+Written by `scripts/make_command_reference.py` from the commands themselves; `--help` says the same.
+
+Datasets are given by number (`4`, `004`) or full name (`Dataset004_Hippocampus`). `nnUNetv2_extract_fingerprint`,
+`nnUNetv2_plan_experiment` and `nnUNetv2_preprocess` name unknown arguments and go on without them, as in nnU-Net; the
+others reject them. In what follows, `N+` stands for one or several values.
+
+Exit status: 0 done; 1 a problem with the data or the machine; 2 wrong arguments; 70 a bug in nnunet_pt; 130 stopped
+with Ctrl-C; 141 the reader of the output went away; 143 terminated. Messages go to standard output, errors and progress
+to standard error.
+"""
+
+
+def reference() -> str:
+    """The whole page."""
+    parsers = [importlib.import_module(f"nnunet_pt.cli.{module}").build_parser() for module in MODULES]
+    return "\n".join([INTRODUCTION, *(section(parser) for parser in parsers)])
+
+
+def section(parser: argparse.ArgumentParser) -> str:
+    """One command."""
+    description = " ".join((parser.description or "").split())
+    examples = "\n".join(line.strip() for line in (parser.epilog or "").splitlines()[1:])
+    rows = [row(parser, action) for action in parser._actions if not isinstance(action, argparse._HelpAction)]
+    return "\n".join(
+        [
+            f"## {parser.prog}\n",
+            description,
+            "\n```sh",
+            examples,
+            "```\n",
+            "| argument | meaning |",
+            "|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
+def row(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
+    """One argument."""
+    name = ", ".join(f"`{option}`" for option in action.option_strings)
+    if action.nargs != 0:
+        value = f"{action.metavar}{'+' if action.nargs == '+' else ''}"
+        name = f"{name} `{value}`".strip()
+    text = parser._get_formatter()._expand_help(action)
+    required = "**Required.** " if action.required and action.option_strings else ""
+    return f"| {name} | {required}{text[0].upper()}{text[1:]} |"
+
+
+if __name__ == "__main__":
+    TARGET.write_text(reference(), encoding="utf-8")
+    print(f"written: {TARGET}")
