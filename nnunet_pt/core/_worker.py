@@ -109,7 +109,9 @@ def _describe(error: BaseException) -> bytes:
     text = "".join(traceback.format_exception(type(error), error, trace))
     summary = "".join(traceback.format_exception_only(type(error), error)).strip()
     exception: bytes | None = None
-    if isinstance(error, NnunetError) or (isinstance(error, Exception) and type(error).__module__ == "builtins"):
+    if isinstance(error, MemoryError):  # numpy raises a class of its own
+        exception = pickle.dumps(MemoryError(str(error)))
+    elif isinstance(error, NnunetError) or (isinstance(error, Exception) and type(error).__module__ == "builtins"):
         with contextlib.suppress(Exception):
             exception = pickle.dumps(error)
     return pickle.dumps((exception, summary, text))

@@ -78,6 +78,7 @@ class Progress:
         self._bar: tqdm[Any] | None = None
         self._done = 0
         self._note = ""
+        self._ended = False
         self._started = self._printed = time.monotonic()
 
     def __enter__(self) -> Progress:
@@ -94,6 +95,7 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._ended = True
         if self._bar is not None:
             _bars.remove(self._bar)
             self._bar.close()
@@ -119,7 +121,7 @@ class Progress:
         """Bring the display up to date although nothing was finished; call it about once a second."""
         if self._bar is not None:
             self._bar.refresh()
-        elif self._enabled and self._done < self._total and time.monotonic() - self._printed >= PLAIN_INTERVAL_S:
+        elif self._enabled and not self._ended and time.monotonic() - self._printed >= PLAIN_INTERVAL_S:
             self._print()
 
     def _print(self) -> None:
@@ -127,7 +129,7 @@ class Progress:
         elapsed = max(self._printed - self._started, 1e-9)
         rate = self._done / elapsed
         parts = [f"{self._description}: {self._done}/{self._total}", _rate_text(rate, self._unit)]
-        if self._done >= self._total:
+        if self._ended:
             parts.append(f"took {duration(elapsed)}")
         else:
             parts.append(f"ETA {duration((self._total - self._done) / rate) if rate > 0 else '?'}")

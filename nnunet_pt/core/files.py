@@ -7,8 +7,10 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
+import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 from nnunet_pt.core.errors import StorageError
 
 TEMPORARY_PREFIX = ".partial-"
+LEFTOVER_AGE_S = 600.0
 
 
 def storage_error(error: OSError, path: Path) -> StorageError:
@@ -30,12 +33,15 @@ def storage_error(error: OSError, path: Path) -> StorageError:
         errno.ENOTDIR: ("a part of the path is a file, not a folder", "check the path"),
     }
     found, remedy = reasons.get(error.errno or 0, (error.strerror or str(error), "check the file system"))
-    return StorageError(f"Cannot access {path}", found=found, remedy=remedy)
+    culprit = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes, os.PathLike)) else path
+    if culprit.name.startswith(TEMPORARY_PREFIX):
+        culprit = path
+    return StorageError(f"Cannot access {culprit}", found=found, remedy=remedy)
 
 
 @contextlib.contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Within this block an ``OSError`` becomes a :class:`StorageError` that names ``path``."""
+    """Within this block an ``OSError`` becomes a :class:`StorageError` naming its file, or ``path`` if it has none."""
     try:
         yield
     except OSError as error:
@@ -68,17 +74,14 @@ def atomic_path(path: Path, *, keep_ending: bool = True) -> Iterator[Path]:
         StorageError: If the file cannot be written.
     """
     make_folder(path.parent)
-    with storage_errors(path):
-        handle, name = tempfile.mkstemp(
-            prefix=TEMPORARY_PREFIX, suffix=f"-{path.name}" if keep_ending else "", dir=path.parent
-        )
-    os.close(handle)
-    temporary = Path(name)
+    ending = f"-{path.name[-100:]}" if keep_ending else ""  # the whole name could become too long
+    temporary = path.parent / f"{_own_prefix()}{os.getpid()}-{secrets.token_hex(4)}{ending}"
+    with storage_errors(path):  # created with the permissions that any new file gets
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666))
     try:
         with storage_errors(path):
             yield temporary
             _flush(temporary)
-            temporary.chmod(0o666 & ~_umask())
             temporary.replace(path)
     finally:
         with contextlib.suppress(FileNotFoundError):
@@ -91,12 +94,6 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _umask() -> int:
-    value = os.umask(0)
-    os.umask(value)
-    return value
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -112,9 +109,12 @@ def write_text(path: Path, content: str) -> None:
 
 def copy_file(source: Path, target: Path) -> None:
     """Copy content and modification time; ``target`` is complete or absent."""
-    with atomic_path(target) as temporary, storage_errors(source):
-        shutil.copyfile(source, temporary)
-        shutil.copystat(source, temporary)
+    with storage_errors(source), source.open("rb") as content:
+        times = os.fstat(content.fileno())
+        with atomic_path(target) as temporary:
+            with temporary.open("wb") as copy:
+                shutil.copyfileobj(content, copy, 4 << 20)
+            os.utime(temporary, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 def plain_json(value: Any) -> Any:
@@ -188,8 +188,32 @@ def digest_of(value: Any) -> str:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete temporary files that a killed process left in ``folder``."""
-    if folder.is_dir():
-        for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()
+    """Delete temporary files that a killed process left in ``folder``, but none that is being written now.
+
+    A file is left over if its process does not exist any more; for processes of other machines, if it was not
+    touched for ten minutes.
+    """
+    if not folder.is_dir():
+        return
+    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        with contextlib.suppress(FileNotFoundError):
+            if _is_leftover(path):
+                path.unlink(missing_ok=True)
+
+
+def _own_prefix() -> str:
+    """Beginning of the names of temporary files of processes of this machine; the process id follows."""
+    return f"{TEMPORARY_PREFIX}{zlib.crc32(os.uname().nodename.encode()):08x}-"
+
+
+def _is_leftover(path: Path) -> bool:
+    owner = path.name.removeprefix(_own_prefix()).partition("-")[0]
+    if path.name.startswith(_own_prefix()) and owner.isdigit():
+        try:
+            os.kill(int(owner), 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:  # a process of somebody else
+            return False
+        return False
+    return time.time() - path.stat().st_mtime > LEFTOVER_AGE_S

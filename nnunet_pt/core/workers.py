@@ -10,7 +10,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, Literal, TypeVar
 
 from nnunet_pt.core.console import Progress, get_logger
@@ -40,7 +40,7 @@ TICK_S = 1.0
 _log = get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: CaseTask[X](...) needs a frozen class without them before Python 3.12
 class CaseTask(Generic[A]):
     """One case to work on.
 
@@ -74,7 +74,7 @@ class CaseFailure:
     error: NnunetError | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class MapResult(Generic[R]):
     """What a map gave.
 
@@ -194,7 +194,7 @@ class _Run(Generic[A, R]):
             if not self._running:
                 return
             done, _ = wait(self._running, timeout=TICK_S, return_when=FIRST_COMPLETED)
-            for future in done:
+            for future in [f for f in self._running if f in done]:  # in the order in which they began
                 self._finish(self._running.pop(future), future, bar)
             bar.refresh()
 
@@ -243,7 +243,7 @@ class _Run(Generic[A, R]):
             result = future.result()
         except (WorkerDied, MemoryError) as error:
             if task.case in self._retried:
-                self._fail(task, error)
+                self._fail(task, error, " when it ran alone, too")
             else:
                 self._retry(task, error)
         except Exception as error:
@@ -269,8 +269,9 @@ class _Run(Generic[A, R]):
             failure.details,
         )
 
-    def _fail(self, task: CaseTask[A], error: BaseException) -> None:
+    def _fail(self, task: CaseTask[A], error: BaseException, circumstance: str = "") -> None:
         failure = _failure(task.case, error)
+        failure = replace(failure, reason=failure.reason + circumstance)
         self.failures.append(failure)
         rest = f" Waiting for {len(self._running)} running cases." if self._stop and self._running else ""
         if failure.error is None:
@@ -314,9 +315,8 @@ def _combined_error(failures: Sequence[CaseFailure], num_tasks: int) -> NnunetEr
 def _single_error(failure: CaseFailure, kind: type[NnunetError]) -> NnunetError:
     error = failure.error
     if error is None:
-        remedy = "give the job more memory" if failure.killed_by == "SIGKILL" else None
-        found = failure.details.splitlines()[0] if failure.killed_by and failure.details else None
-        return kind(f"Case {failure.case}: {failure.reason}", found=found, remedy=remedy)
+        remedy = "if memory ran out, give the job more of it" if failure.killed_by == "SIGKILL" else None
+        return kind(f"Case {failure.case}: {failure.reason}", remedy=remedy)
     if failure.case in error.text():
         return error
     return kind(

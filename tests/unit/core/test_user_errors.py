@@ -1,0 +1,55 @@
+"""Errors meant for users."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nnunet_pt.core import errors
+from nnunet_pt.core.errors import NnunetError, UnknownNameError, UsageError
+
+KINDS = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, NnunetError)]
+
+
+def test_text_has_one_line_for_each_thing_that_is_known() -> None:
+    error = NnunetError("scan.nii.gz is damaged", found=0, expected="an image", remedy="copy it again")
+    assert str(error) == ("scan.nii.gz is damaged\n  found:    0\n  expected: an image\n  to do:    copy it again")
+    assert str(NnunetError("only this")) == "only this"
+
+
+def test_exit_status() -> None:
+    assert {k.exit_status for k in KINDS if k is not UsageError} == {1}
+    assert UsageError.exit_status == 2
+
+
+@given(
+    kind=st.sampled_from(KINDS),
+    problem=st.text(),
+    found=st.none() | st.text() | st.integers() | st.tuples(st.integers()),
+    remedy=st.none() | st.text(),
+)
+def test_errors_survive_pickling(kind: type[NnunetError], problem: str, found: object, remedy: str | None) -> None:
+    error = kind(problem, found=found, remedy=remedy)
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is kind
+    assert (copy.problem, copy.found, copy.expected, copy.remedy) == (problem, found, None, remedy)
+    assert str(copy) == str(error)
+
+
+def test_unknown_name_suggests_similar_ones_regardless_of_case() -> None:
+    error = UnknownNameError.of("planner", "nnunetplannerresencl", ["nnUNetPlannerResEncL", "ExperimentPlanner"])
+    assert "'nnunetplannerresencl'" in error.problem
+    assert error.expected == "ExperimentPlanner, nnUNetPlannerResEncL"
+    assert error.remedy == "did you mean nnUNetPlannerResEncL?"
+
+
+@pytest.mark.parametrize("known", [[], ["something", "else"]])
+def test_unknown_name_without_similar_ones(known: list[str]) -> None:
+    assert UnknownNameError.of("planner", "qqq", known).remedy == "use one of the expected names"
+
+
+def test_unknown_name_with_own_remedy() -> None:
+    assert UnknownNameError.of("planner", "ab", ["abc"], remedy="ask").remedy == "ask"
