@@ -99,16 +99,14 @@ def _mixed_cells(source: Labels, active: Sequence[int]) -> NDArray[np.bool_]:
     """For each old voxel whether it and its upper neighbours along the active axes differ in label."""
     low, high = source, source
     for axis in active:
-        low, high = (
-            function(values, _shifted(values, axis)) for function, values in ((np.minimum, low), (np.maximum, high))
-        )
+        low, high = np.minimum(low, _shifted(low, axis)), np.maximum(high, _shifted(high, axis))
     return np.asarray(low != high)
 
 
 def _shifted(values: Labels, axis: int) -> Labels:
     """The upper neighbour of each voxel along an axis; the last voxel is its own."""
     last = values.shape[axis] - 1
-    return values.take(np.minimum(np.arange(last + 1) + 1, last), axis=axis)
+    return np.asarray(values.take(np.minimum(np.arange(last + 1) + 1, last), axis=axis))
 
 
 def _gather(values: NDArray[Any], indices: Sequence[NDArray[np.intp]]) -> NDArray[Any]:

@@ -1,0 +1,246 @@
+"""The fingerprint: spacings, shapes and foreground intensities of a dataset (fact sheet 5)."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from nnunet_pt.core.errors import DatasetError
+from nnunet_pt.core.files import atomic_path, digest_of, make_folder
+from nnunet_pt.core.registry import Registry
+from nnunet_pt.core.resources import default_num_processes
+from nnunet_pt.core.settings import Workspace
+from nnunet_pt.core.workers import CaseFailure, CaseTask, map_cases
+from nnunet_pt.dataset.cases import Case, resolve_dataset_name, training_cases
+from nnunet_pt.dataset.description import DatasetDescription
+from nnunet_pt.dataset.images.registry import choose_reader_writer, reader_writer_by_name
+from nnunet_pt.dataset.integrity import verify_dataset_integrity
+from nnunet_pt.dataset.labels import Labels
+from nnunet_pt.planning.intensity_statistics import ValueCounts, draw_foreground, summarize
+from nnunet_pt.plans.fingerprint import Fingerprint, IntensityProperties
+from nnunet_pt.preprocessing.case import channel_error, input_files, read_case
+from nnunet_pt.preprocessing.crop import bounding_box, nonzero_mask
+
+FINGERPRINT_FILE = "dataset_fingerprint.json"
+INTEGRITY_FILE = "integrity_report.json"
+DEFAULT_PROCESSES = 8
+NUM_SAMPLES = 10**8
+
+_PARTS_FOLDER = "dataset_fingerprint.parts"
+_PARTS_VERSION = 1
+_BASE_RAM = 250 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FingerprintRequest:
+    """What to measure and how.
+
+    Attributes:
+        dataset: Number or folder name.
+        num_processes: Worker processes; None for the default, at most 8.
+        verify_integrity: Check the whole dataset first.
+        clean: Measure again even if there is a fingerprint.
+        max_ram_gb: Memory budget of all workers together.
+        progress: Show progress.
+        on_failure: "stop" at the first failing case, or measure the others too before giving up.
+        extractor: Name of the fingerprint extractor.
+    """
+
+    dataset: int | str
+    num_processes: int | None = None
+    verify_integrity: bool = False
+    clean: bool = False
+    max_ram_gb: float | None = None
+    progress: bool = True
+    on_failure: Literal["stop", "continue"] = "stop"
+    extractor: str = "DatasetFingerprintExtractor"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FingerprintResult:
+    """What came of it.
+
+    Attributes:
+        path: The fingerprint file.
+        fingerprint: The fingerprint; None if cases failed.
+        reused: Whether the file was there already.
+        failures: Cases that could not be measured.
+    """
+
+    path: Path
+    fingerprint: Fingerprint | None
+    reused: bool = False
+    failures: tuple[CaseFailure, ...] = ()
+
+    def summary(self) -> str:
+        """A few lines for the terminal."""
+        if self.fingerprint is None:
+            return f"{self.path} was not written, because {len(self.failures)} cases failed."
+        cases = len(self.fingerprint.spacings)
+        verb = "was there already (--clean measures again)" if self.reused else "written"
+        return f"Fingerprint of {cases} cases {verb}: {self.path}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasureJob:
+    """What a worker needs to measure one case."""
+
+    case: Case
+    reader_name: str
+    labels: Labels
+    num_channels: int
+    num_draws: int
+    part: Path
+    stamp: str
+
+
+def extract_fingerprint(request: FingerprintRequest, workspace: Workspace) -> FingerprintResult:
+    """Measure a dataset and write ``dataset_fingerprint.json``.
+
+    Each measured case is kept in a folder beside the fingerprint until all are done, so that an interrupted run
+    continues where it was.
+
+    Raises:
+        NnunetError: For missing or contradictory files; with ``on_failure="stop"`` for failing cases too.
+    """
+    return EXTRACTORS[request.extractor](request, workspace)
+
+
+def _extract(request: FingerprintRequest, workspace: Workspace) -> FingerprintResult:
+    name = resolve_dataset_name(request.dataset, workspace)
+    raw, target = workspace.raw / name, workspace.preprocessed / name
+    num_processes = request.num_processes or default_num_processes(DEFAULT_PROCESSES)
+    if request.verify_integrity:
+        make_folder(target)
+        verify_dataset_integrity(
+            raw,
+            num_workers=num_processes,
+            max_ram_gb=request.max_ram_gb,
+            progress=request.progress,
+            report_path=target / INTEGRITY_FILE,
+        )
+    path, parts = target / FINGERPRINT_FILE, target / _PARTS_FOLDER
+    if request.clean:
+        shutil.rmtree(parts, ignore_errors=True)
+    elif path.is_file():
+        return FingerprintResult(path=path, fingerprint=Fingerprint.load(path), reused=True)
+    description = DatasetDescription.load(raw / "dataset.json")
+    cases = training_cases(raw, description)
+    if not cases:
+        raise DatasetError(f"{raw} holds no training cases.")
+    make_folder(parts)
+    jobs = _jobs(cases, description, parts)
+    outcome = map_cases(
+        measure_case,
+        [CaseTask(case=j.case.identifier, argument=j, ram_bytes=_estimate_ram(j)) for j in jobs if not _is_done(j)],
+        num_workers=num_processes,
+        max_ram_gb=request.max_ram_gb,
+        description=f"Fingerprint of {name}",
+        on_failure=request.on_failure,
+        progress=request.progress,
+    )
+    if outcome.failures:
+        return FingerprintResult(path=path, fingerprint=None, failures=outcome.failures)
+    fingerprint = _merge([j.part for j in jobs], description.num_channels, name)
+    fingerprint.save(path)
+    shutil.rmtree(parts, ignore_errors=True)
+    return FingerprintResult(path=path, fingerprint=fingerprint)
+
+
+EXTRACTORS: Registry[Callable[[FingerprintRequest, Workspace], FingerprintResult]] = Registry(
+    "fingerprint extractor", {"DatasetFingerprintExtractor": _extract}
+)
+
+
+def _jobs(cases: Sequence[Case], description: DatasetDescription, parts: Path) -> list[MeasureJob]:
+    reader = choose_reader_writer(description, cases[0].images[0])
+    labels = Labels.from_description(description)
+    num_draws = NUM_SAMPLES // len(cases)
+    return [
+        MeasureJob(
+            case=case,
+            reader_name=reader.name,
+            labels=labels,
+            num_channels=description.num_channels,
+            num_draws=num_draws,
+            part=parts / f"{case.identifier}.npz",
+            stamp=_stamp(case, reader.name, num_draws),
+        )
+        for case in cases
+    ]
+
+
+def _stamp(case: Case, reader_name: str, num_draws: int) -> str:
+    """Changes with everything that a measurement depends on."""
+    status = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in input_files(case) if p.exists()]
+    return digest_of([_PARTS_VERSION, reader_name, num_draws, status])
+
+
+def _is_done(job: MeasureJob) -> bool:
+    if not job.part.is_file():
+        return False
+    with np.load(job.part) as part:
+        return str(part["stamp"]) == job.stamp
+
+
+def _estimate_ram(job: MeasureJob) -> int:
+    header = reader_writer_by_name(job.reader_name).read_header(job.case.images[0])
+    voxels = header.num_voxels // header.num_channels
+    return _BASE_RAM + voxels * (4 * job.num_channels + 12) + min(voxels, job.num_draws) * 24
+
+
+def measure_case(job: MeasureJob) -> None:
+    """Measure one case and write its part.
+
+    Raises:
+        ImageError: If a file cannot be read, or the files of the case do not fit together.
+    """
+    image, label, properties = read_case(job.case, job.reader_name, job.labels)
+    if len(image) != job.num_channels:
+        raise channel_error(job.case, len(image), job.num_channels)
+    foreground = np.zeros(image.shape[1:], dtype=bool) if label is None else label[0] > 0
+    drawn = draw_foreground([channel[foreground] for channel in image], job.num_draws)
+    bounds = bounding_box(nonzero_mask(image))
+    arrays: dict[str, Any] = {
+        "stamp": np.array(job.stamp),
+        "spacing": np.array(properties["spacing"], dtype=np.float64),
+        "shape": np.array(image.shape[1:], dtype=np.int64),
+        "shape_after_crop": np.array([high - low for low, high in bounds], dtype=np.int64),
+    }
+    for channel, sample in enumerate(drawn):
+        arrays[f"values_{channel}"], arrays[f"counts_{channel}"] = sample.values, sample.counts
+    with atomic_path(job.part) as temporary:
+        np.savez(temporary, **arrays)
+
+
+def _merge(parts: Sequence[Path], num_channels: int, dataset: str) -> Fingerprint:
+    spacings, shapes, sizes = [], [], []
+    for path in parts:
+        with np.load(path) as part:
+            spacings.append(tuple(part["spacing"].tolist()))
+            shapes.append(tuple(part["shape_after_crop"].tolist()))
+            sizes.append(float(np.prod(part["shape_after_crop"]) / np.prod(part["shape"])))
+    intensities: dict[str, IntensityProperties] = {}
+    for channel in range(num_channels):
+
+        def load(index: int, channel: int = channel) -> ValueCounts:
+            with np.load(parts[index]) as part:
+                return ValueCounts(values=part[f"values_{channel}"], counts=part[f"counts_{channel}"])
+
+        statistics = summarize(load, len(parts))
+        if statistics is None:
+            raise DatasetError(
+                f"No case of {dataset} has any foreground.", remedy="check the label files; all of them are empty"
+            )
+        intensities[str(channel)] = statistics
+    return Fingerprint(
+        spacings=tuple(spacings),
+        shapes_after_crop=tuple(shapes),
+        median_relative_size_after_cropping=float(np.median(sizes)),
+        foreground_intensity_properties_per_channel=intensities,
+    )

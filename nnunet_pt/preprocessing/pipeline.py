@@ -1,0 +1,291 @@
+"""A raw dataset to folders of preprocessed cases, resumable at any moment."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from nnunet_pt.core.console import get_logger
+from nnunet_pt.core.errors import DatasetError, UnknownNameError, UsageError
+from nnunet_pt.core.files import copy_file, make_folder, remove_leftovers, storage_errors
+from nnunet_pt.core.registry import Registry
+from nnunet_pt.core.resources import available_cpus
+from nnunet_pt.core.settings import Workspace
+from nnunet_pt.core.workers import CaseFailure, CaseTask, map_cases
+from nnunet_pt.dataset.cases import Case, resolve_dataset_name, training_cases
+from nnunet_pt.dataset.description import DatasetDescription
+from nnunet_pt.dataset.images.registry import reader_writer_by_name
+from nnunet_pt.dataset.labels import Labels
+from nnunet_pt.plans.plans import Plans
+from nnunet_pt.preprocessing.case import CaseJob, CaseSettings, input_files, preprocess_case
+from nnunet_pt.preprocessing.manifest import CaseRecord, Manifest
+from nnunet_pt.preprocessing.normalize import NORMALIZATION
+from nnunet_pt.preprocessing.resample import RESAMPLERS
+from nnunet_pt.preprocessing.store import case_files
+
+GT_FOLDER = "gt_segmentations"
+DEFAULT_CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
+DEFAULT_PROCESSES = {"2d": 8, "3d_fullres": 4, "3d_lowres": 8}
+OTHER_PROCESSES = 4
+
+PREPROCESSORS: Registry[Callable[[CaseJob], CaseRecord]] = Registry(
+    "preprocessor", {"DefaultPreprocessor": preprocess_case}
+)
+
+_BASE_RAM = 250 << 20  # interpreter and libraries
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreprocessRequest:
+    """What to preprocess and how.
+
+    Attributes:
+        dataset: Number or folder name.
+        plans_name: Plans identifier.
+        configurations: Names; those that the plans do not have are skipped.
+        num_processes: Worker processes: one number, one for each configuration, or None for nnU-Net's defaults, but
+            no more than there are CPUs.
+        clean: Delete what is there and start over.
+        verify: Read every preprocessed file and rebuild damaged cases.
+        max_ram_gb: Memory budget of all workers together.
+        progress: Show progress.
+        on_failure: "stop" at the first failing case, or "continue" with the others.
+    """
+
+    dataset: int | str
+    plans_name: str = "nnUNetPlans"
+    configurations: tuple[str, ...] = DEFAULT_CONFIGURATIONS
+    num_processes: int | tuple[int, ...] | None = None
+    clean: bool = False
+    verify: bool = False
+    max_ram_gb: float | None = None
+    progress: bool = True
+    on_failure: Literal["stop", "continue"] = "stop"
+
+    def processes_for(self, index: int) -> int:
+        """Worker processes for the configuration at this position."""
+        if isinstance(self.num_processes, int):
+            return self.num_processes
+        if self.num_processes is not None:
+            if len(self.num_processes) not in (1, len(self.configurations)):
+                raise UsageError(
+                    "The numbers of processes do not fit the configurations.",
+                    found=f"{len(self.num_processes)} numbers for {len(self.configurations)} configurations",
+                    expected="one number, or one for each configuration",
+                )
+            return self.num_processes[index if len(self.num_processes) > 1 else 0]
+        return min(DEFAULT_PROCESSES.get(self.configurations[index], OTHER_PROCESSES), available_cpus())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigurationResult:
+    """What happened to one configuration.
+
+    Attributes:
+        name: Name of the configuration.
+        folder: Its data folder.
+        made: Cases preprocessed now.
+        kept: Cases that were already there and current.
+        damaged: Cases found damaged, and rebuilt.
+        failures: Cases that could not be preprocessed.
+    """
+
+    name: str
+    folder: Path
+    made: tuple[str, ...]
+    kept: tuple[str, ...]
+    damaged: tuple[str, ...]
+    failures: tuple[CaseFailure, ...]
+
+    def summary(self) -> str:
+        """One line."""
+        parts = [f"{len(self.made)} preprocessed", f"{len(self.kept)} already there"]
+        if self.damaged:
+            parts.append(f"{len(self.damaged)} were damaged ({', '.join(self.damaged[:5])})")
+        if self.failures:
+            parts.append(f"{len(self.failures)} failed")
+        return f"{self.name}: {', '.join(parts)} -> {self.folder}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreprocessResult:
+    """What happened, by configuration.
+
+    Attributes:
+        dataset: Folder name of the dataset.
+        configurations: One entry for each configuration worked on.
+        skipped: Requested configurations that the plans do not have.
+    """
+
+    dataset: str
+    configurations: tuple[ConfigurationResult, ...]
+    skipped: tuple[str, ...]
+
+    @property
+    def failures(self) -> tuple[CaseFailure, ...]:
+        """All failed cases."""
+        return tuple(f for c in self.configurations for f in c.failures)
+
+    def summary(self) -> str:
+        """A few lines for the terminal."""
+        lines = [f"{self.dataset}", *(f"  {c.summary()}" for c in self.configurations)]
+        if self.skipped:
+            lines.append(f"  not in the plans, skipped: {', '.join(self.skipped)}")
+        return "\n".join(lines)
+
+
+def preprocess_dataset(request: PreprocessRequest, workspace: Workspace) -> PreprocessResult:
+    """Preprocess the training cases of a dataset as its plans say.
+
+    Cases that are there already, made from the same raw files with the same settings, are kept; everything else is
+    made. The result equals that of an uninterrupted run from scratch.
+
+    Raises:
+        NnunetError: For missing or contradictory files; with ``on_failure="stop"`` for failing cases too.
+    """
+    name = resolve_dataset_name(request.dataset, workspace)
+    target = workspace.preprocessed / name
+    plans = Plans.load(target / f"{request.plans_name}.json")
+    description = DatasetDescription.load(target / "dataset.json")
+    labels = Labels.from_description(description)
+    cases = training_cases(workspace.raw / name, description)
+    if not cases:
+        raise DatasetError(f"{workspace.raw / name} holds no training cases.")
+    known = [c for c in request.configurations if c in plans.configuration_names]
+    skipped = tuple(c for c in request.configurations if c not in known)
+    if not known:
+        raise UnknownNameError.of(
+            f"configuration in {request.plans_name} of {name}", ", ".join(skipped), plans.configuration_names
+        )
+    for missing in skipped:
+        _log.info("%s has no configuration %s; skipped.", request.plans_name, missing)
+    jobs = [(n, CaseSettings.of(plans, n, labels, description.channel_names)) for n in known]
+    for _, settings in jobs:
+        check_names(settings)
+    results = [
+        _preprocess_configuration(
+            request, n, settings, cases, target, request.processes_for(request.configurations.index(n))
+        )
+        for n, settings in jobs
+    ]
+    copy_ground_truth(cases, description.file_ending, target / GT_FOLDER)
+    return PreprocessResult(dataset=name, configurations=tuple(results), skipped=skipped)
+
+
+def check_names(settings: CaseSettings) -> None:
+    """Find names in the plans that do not exist before any work is done.
+
+    Raises:
+        UnknownNameError: With similar names.
+    """
+    configuration = settings.configuration
+    reader_writer_by_name(settings.reader_name)
+    PREPROCESSORS[configuration.preprocessor_name]
+    for scheme in configuration.normalization_schemes:
+        NORMALIZATION[scheme]
+    for spec in (configuration.resampling_data, configuration.resampling_seg):
+        RESAMPLERS[spec.name]
+
+
+def _preprocess_configuration(
+    request: PreprocessRequest,
+    name: str,
+    settings: CaseSettings,
+    cases: Sequence[Case],
+    target: Path,
+    num_processes: int,
+) -> ConfigurationResult:
+    folder = target / settings.configuration.data_identifier
+    manifest = Manifest(folder)
+    if request.clean:
+        with storage_errors(folder):
+            shutil.rmtree(folder, ignore_errors=not folder.exists())
+        manifest.keep(())
+    make_folder(folder)
+    remove_leftovers(folder)
+    current, damaged = _sort_out(manifest, settings.digest(), cases, folder, read=request.verify)
+    manifest.keep(current)
+    _remove_outdated(folder, current)
+    todo = [c for c in cases if c.identifier not in current]
+    threads = max(1, available_cpus() // max(1, min(num_processes, len(todo))))
+    tasks = [
+        CaseTask(
+            case=case.identifier,
+            argument=CaseJob(case=case, settings=settings, folder=folder, threads=threads),
+            ram_bytes=estimate_ram(case, settings),
+        )
+        for case in todo
+    ]
+    outcome = map_cases(
+        PREPROCESSORS[settings.configuration.preprocessor_name],
+        tasks,
+        num_workers=num_processes,
+        max_ram_gb=request.max_ram_gb,
+        description=f"Preprocessing {target.name} {name}",
+        on_failure=request.on_failure,
+        progress=request.progress,
+        on_result=lambda _, record: manifest.add(record),
+    )
+    manifest.keep(manifest.records)
+    return ConfigurationResult(
+        name=name,
+        folder=folder,
+        made=tuple(outcome.results),
+        kept=tuple(sorted(current)),
+        damaged=damaged,
+        failures=outcome.failures,
+    )
+
+
+def _sort_out(
+    manifest: Manifest, digest: str, cases: Sequence[Case], folder: Path, *, read: bool
+) -> tuple[set[str], tuple[str, ...]]:
+    """Which cases need no work, and which of the recorded ones turned out damaged."""
+    current, damaged = set(), []
+    for case in cases:
+        record = manifest.records.get(case.identifier)
+        if record is None or not record.is_current(digest, input_files(case)):
+            continue
+        if record.is_intact(folder, read=read):
+            current.add(case.identifier)
+        else:
+            damaged.append(case.identifier)
+    return current, tuple(damaged)
+
+
+def _remove_outdated(folder: Path, current: set[str]) -> None:
+    """Delete files of cases that will be made anew or do not exist any more, so that nothing stale is ever used."""
+    wanted = {name for case in current for name in case_files(case)}
+    with storage_errors(folder):
+        for path in folder.iterdir():
+            if path.is_file() and path.name not in wanted:
+                path.unlink()
+
+
+def estimate_ram(case: Case, settings: CaseSettings) -> int:
+    """Peak memory for preprocessing a case in bytes, from the header of its first image."""
+    header = reader_writer_by_name(settings.reader_name).read_header(case.images[0])
+    channels = max(len(case.images), header.num_channels)
+    voxels = resampled = header.num_voxels // header.num_channels
+    spacing = [header.spacing[a] for a in settings.transpose_forward]
+    target = settings.configuration.spacing
+    for old, new in zip(spacing[-len(target) :], target, strict=True):
+        resampled = round(resampled * old / new)
+    largest = max(voxels, resampled)
+    return _BASE_RAM + voxels * (8 * channels + 8) + resampled * (4 * channels + 8) + largest * 16
+
+
+def copy_ground_truth(cases: Sequence[Case], file_ending: str, folder: Path) -> None:
+    """Copy label files that are missing or newer, for evaluation without the raw data."""
+    make_folder(folder)
+    for case in cases:
+        if case.label is None:
+            continue
+        target = folder / f"{case.identifier}{file_ending}"
+        with storage_errors(case.label):
+            if not target.is_file() or target.stat().st_mtime < case.label.stat().st_mtime:
+                copy_file(case.label, target)
