@@ -179,6 +179,16 @@ def discover_training_cases(raw_dataset_folder: Path, description: DatasetDescri
     )
 
 
+def unrelated_files(raw_dataset_folder: Path, file_ending: str) -> tuple[Path, ...]:
+    """Files in imagesTr and labelsTr with another ending (but not the JSON files that belong to TIFF files)."""
+    return tuple(
+        raw_dataset_folder / folder / name
+        for folder in (IMAGES_FOLDER, LABELS_FOLDER)
+        for name in sorted(_file_names(raw_dataset_folder / folder))
+        if not name.endswith(file_ending) and not (name.endswith(".json") and file_ending.startswith(".tif"))
+    )
+
+
 def _discover(folder: Path, ending: str, num_channels: int | None) -> Discovery:
     channels: dict[str, dict[int, str]] = {}
     foreign: list[Path] = []

@@ -48,7 +48,7 @@ class DatasetDescription:
         cases: The ``dataset`` table, or ``None`` if cases are found in imagesTr and labelsTr.
         upgraded_from: Which older form the file had, or ``None``.
         raw: The JSON as read.
-        notes: Oddities that were put right and are worth telling.
+        notes: Oddities that were put right and are worth telling: key to text.
     """
 
     channel_names: tuple[str, ...]
@@ -60,7 +60,7 @@ class DatasetDescription:
     cases: Mapping[str, ExplicitCase] | None = None
     upgraded_from: str | None = None
     raw: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path) -> DatasetDescription:
@@ -105,7 +105,7 @@ class DatasetDescription:
             cases=parser.cases(len(channel_names)),
             upgraded_from=parser.upgraded_from,
             raw=copy.deepcopy(dict(data)),
-            notes=tuple(parser.notes),
+            notes=parser.notes,
         )
         if parser.findings:
             raise DatasetError(
@@ -146,7 +146,7 @@ class _Parser:
     def __init__(self, data: Mapping[str, Any]) -> None:
         self.data = data
         self.findings: list[str] = []
-        self.notes: list[str] = []
+        self.notes: dict[str, str] = {}
         labels = data.get("labels")
         self.v1_labels = isinstance(labels, Mapping) and bool(labels) and all(map(_is_v1_label, labels.items()))
         self.modality = "channel_names" not in data and "modality" in data
@@ -172,7 +172,7 @@ class _Parser:
                 self.findings.append(f'"{key}" has names that are not text: {json.dumps(channels)}')
             ordered = tuple(str(channels[k]) for k in sorted(channels, key=int))
             if ordered != tuple(map(str, channels.values())):
-                self.notes.append(
+                self.notes["channel_order"] = (
                     f'the keys of "{key}" are out of order ({", ".join(channels)}): nnU-Net would normalise channel 0'
                     f" as {next(iter(channels.values()))}. Here the number counts; write them in order"
                 )
@@ -210,7 +210,7 @@ class _Parser:
     def _v1_labels(self, labels: Mapping[str, str]) -> dict[str, LabelValue]:
         names = {int(value): name for value, name in labels.items()}
         if names.get(0, BACKGROUND) != BACKGROUND and BACKGROUND not in names.values():
-            self.notes.append(f'label 0 is called "{names[0]}"; it is taken as "{BACKGROUND}"')
+            self.notes["background_name"] = f'label 0 is called "{names[0]}"; it is taken as "{BACKGROUND}"'
             names[0] = BACKGROUND
         twice = sorted({name for name in names.values() if list(names.values()).count(name) > 1})
         if twice:

@@ -178,12 +178,8 @@ def image_errors(path: Path, advice: str = "replace it with an intact copy") -> 
             reason = "it is a folder" if path.is_dir() else "there is no such file"
             raise ImageError(f"The image {path} cannot be read.", found=reason, remedy="check its name and place")
         yield
-    except NnunetError:
+    except (NnunetError, MemoryError):
         raise
-    except MemoryError as error:
-        raise ImageError(
-            f"The image {path} does not fit into memory.", found=_gist(error), remedy="use fewer processes"
-        ) from error
     except Exception as error:  # image libraries raise anything from struct.error to zlib.error
         raise ImageError(f"The image {path} cannot be read.", found=_gist(error), remedy=advice) from error
 

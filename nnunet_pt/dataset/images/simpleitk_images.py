@@ -170,6 +170,24 @@ def write(image: Any, path: Path) -> None:
             check_nifti_complete(temporary)  # on a full disk ITK goes on as if nothing had happened
 
 
+def read_volumes(path: Path) -> list[Any]:
+    """The 3D volumes of a 4D file as ITK images; none if the file is not 4D.
+
+    Raises:
+        ImageError: If the file cannot be read.
+    """
+    with image_errors(path, ADVICE):
+        check_nifti_complete(path)
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(path))
+        reader.ReadImageInformation()
+        size = list(reader.GetSize())
+        if len(size) < 4:
+            return []
+        whole = reader.Execute()
+        return [sitk.Extract(whole, [*size[:3], 0], [0, 0, 0, index]) for index in range(size[3])]
+
+
 def reported_spacing(itk_spacing: Sequence[float]) -> tuple[float, float, float]:
     """ITK's spacing (columns, rows, slices) in the order of array axes; 2D images get a very thick slice."""
     values = [abs(float(v)) for v in itk_spacing[:3]]
