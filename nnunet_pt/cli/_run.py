@@ -25,7 +25,6 @@ from nnunet_pt.core.errors import NnunetError
 if TYPE_CHECKING:
     from nnunet_pt.core.workers import CaseFailure
 
-EXIT_FAILED = 1
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
@@ -49,7 +48,7 @@ class Outcome:
 
     Attributes:
         summaries: What was written and where, one text for each dataset.
-        failures: Cases that failed while the others were finished, each as one line.
+        failures: Cases that failed while the others were finished; the summaries say why.
     """
 
     summaries: tuple[str, ...]
@@ -59,13 +58,12 @@ class Outcome:
     def of(cls, results: Iterable[CaseResult]) -> Outcome:
         """Collect the results of several datasets."""
         done = tuple(results)
-        failures = tuple(f"{failure.case}: {failure.reason}" for result in done for failure in result.failures)
+        failures = tuple(failure.case for result in done for failure in result.failures)
         return cls(summaries=tuple(result.summary() for result in done), failures=failures)
 
     def __add__(self, other: Outcome) -> Outcome:
-        """What two steps did; a case that failed in both is listed once."""
-        failures = tuple(dict.fromkeys(self.failures + other.failures))
-        return Outcome(summaries=self.summaries + other.summaries, failures=failures)
+        """What two steps did."""
+        return Outcome(summaries=self.summaries + other.summaries, failures=self.failures + other.failures)
 
 
 class _Terminated(BaseException):
@@ -100,7 +98,7 @@ def run(
         if unknown:
             get_logger().warning(_ignored(parser, unknown))
         with _sigterm_raises():
-            status = _execute(command, args)
+            _execute(command, args)
         sys.stdout.flush()
     except BrokenPipeError:
         # Python flushes once more on exit; without a pipe it would complain about it
@@ -115,23 +113,22 @@ def run(
     except Exception as error:
         hint = "" if args.verbose else "\n  Run it again with --verbose and report what it prints."
         return _report(f"This is a bug in nnunet_pt: {type(error).__name__}: {error}{hint}", EXIT_BUG, args.verbose)
-    return status
+    return 0
 
 
-def _execute(command: Callable[[Namespace], Outcome], args: Namespace) -> int:
+def _execute(command: Callable[[Namespace], Outcome], args: Namespace) -> None:
     start = time.monotonic()
     outcome = command(args)
-    took = _took(time.monotonic() - start)
+    verb = "Ended after" if outcome.failures else "Done in"
     separator = " " if len(outcome.summaries) == 1 and "\n" not in outcome.summaries[0] else "\n"
-    get_logger().info(f"Done in {took}:{separator}" + "\n".join(outcome.summaries))
-    if not outcome.failures:
-        return 0
-    sys.stdout.flush()
-    lines = [f"Error: {len(outcome.failures)} case(s) failed; the others are finished:"]
-    lines += [f"  {line}" for line in outcome.failures]
-    lines.append("  to do:    correct these cases and run the same command again; finished cases are not redone")
-    print("\n".join(lines), file=sys.stderr)
-    return EXIT_FAILED
+    took = _took(time.monotonic() - start)
+    get_logger().info(f"{verb} {took}:{separator}" + "\n".join(outcome.summaries))
+    if outcome.failures:
+        raise NnunetError(
+            f"{len(set(outcome.failures))} case(s) failed: {', '.join(dict.fromkeys(outcome.failures))}. "
+            "The others are finished.",
+            remedy="correct these cases and run the same command again; finished cases are not done again",
+        )
 
 
 def _report(message: str, status: int, verbose: bool) -> int:

@@ -46,6 +46,8 @@ def execute(args: Namespace) -> Outcome:
     arguments.target_spacing(args.overwrite_target_spacing)
     workspace = Workspace.from_environment()
     outcome = extract_fingerprint.execute(Namespace(**{**vars(args), "np": args.npfp}))
+    if outcome.failures:  # planning needs all cases
+        return outcome
     plans = plan_experiment.plan(args, workspace)
     outcome += plan_experiment.outcome(plans, workspace)
     if args.no_pp:
