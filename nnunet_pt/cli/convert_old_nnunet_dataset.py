@@ -26,7 +26,7 @@ def build_parser() -> ArgumentParser:
         help="path of the old folder TaskXXX_Name, which has imagesTr, labelsTr and dataset.json",
     )
     parser.add_argument("output_dataset_name", metavar="NAME", help="name of the new dataset: DatasetXXX_Name")
-    arguments.add_output(parser, progress=False)
+    arguments.add_output(parser)
     return parser
 
 
@@ -35,7 +35,9 @@ def execute(args: Namespace) -> Outcome:
     from nnunet_pt.core.settings import Workspace
     from nnunet_pt.dataset.convert import convert_old_nnunet_dataset
 
-    folder = convert_old_nnunet_dataset(args.input_folder, args.output_dataset_name, Workspace.from_environment())
+    folder = convert_old_nnunet_dataset(
+        args.input_folder, args.output_dataset_name, Workspace.from_environment(), progress=not args.no_pbar
+    )
     return Outcome(summaries=(f"{args.input_folder.name} -> {folder}",))
 
 

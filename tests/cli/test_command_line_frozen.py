@@ -79,6 +79,7 @@ FROZEN = {
         input_folder Path required
         output_dataset_name str required
         --verbose flag
+        --no_pbar flag
     """,
 }
 

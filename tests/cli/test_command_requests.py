@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from nnunet_pt.planning.fingerprint_extractor import FingerprintRequest
 from nnunet_pt.planning.move_plans import MovePlansRequest
+
+from nnunet_pt.planning.fingerprint_extractor import FingerprintRequest
 from nnunet_pt.planning.planner import PlanRequest
 from nnunet_pt.preprocessing.pipeline import PreprocessRequest
 
@@ -97,7 +98,8 @@ def test_plans_may_be_named_as_in_training() -> None:
 
 def test_moving_plans_passes_everything_on() -> None:
     loaded = importlib.import_module("nnunet_pt.cli.move_plans_between_datasets")
-    args = loaded.build_parser().parse_args("-s 16 -t Dataset015_B -sp nnUNetPlans -tp mine --force".split())
+    arguments = "-s 16 -t Dataset015_B -sp nnUNetPlans -tp mine --force"
+    args = loaded.build_parser().parse_args(arguments.split())
     assert loaded.request(args) == MovePlansRequest(
         source=16, target="Dataset015_B", source_plans="nnUNetPlans", target_plans="mine", force=True
     )
