@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from nnunet_pt.plans.fingerprint import IntensityProperties
 
 SEED = 1234
-_DRAWS_AT_ONCE = 1 << 22
+_DRAWS_AT_ONCE = 1 << 20
 _INTERVALS = 1 << 16
 
 

@@ -108,15 +108,7 @@ def preprocess_case(job: CaseJob) -> CaseRecord:
     if len(image) != len(settings.channel_names):
         raise channel_error(case, len(image), len(settings.channel_names))
     image, segmentation, properties = preprocess_arrays(image, segmentation, properties, settings, threads=job.threads)
-    save_case(
-        job.folder,
-        case.identifier,
-        image,
-        segmentation,
-        properties,
-        settings.configuration.patch_size,
-        threads=job.threads,
-    )
+    save_case(job.folder, case.identifier, image, segmentation, properties, settings.configuration.patch_size)
     return CaseRecord(
         case=case.identifier,
         settings=settings.digest(),

@@ -29,20 +29,20 @@ def case_files(case: str) -> tuple[str, str, str]:
     return f"{case}.b2nd", f"{case}{_SEGMENTATION}.b2nd", f"{case}.pkl"
 
 
-def write_array(path: Path, array: NDArray[Any], patch_size: Sequence[int], *, threads: int = 1) -> None:
+def write_array(path: Path, array: NDArray[Any], patch_size: Sequence[int]) -> None:
     """Write an array as nnU-Net does: LZ4HC level 5, chunks and blocks after the patch size.
 
     Args:
         path: Target, ending in ``.b2nd``; complete or absent.
         array: (channels, x, y, z).
         patch_size: The configuration's patch size.
-        threads: Threads for compression.
     """
     import blosc2
 
     array = np.ascontiguousarray(array)
     blocks, chunks = blocks_and_chunks(array.shape, patch_size, array.itemsize)
-    parameters = {"codec": blosc2.Codec.LZ4HC, "clevel": COMPRESSION_LEVEL, "nthreads": threads}
+    # One thread: several store the blocks of a chunk in the order in which they finish, another one in every run
+    parameters = {"codec": blosc2.Codec.LZ4HC, "clevel": COMPRESSION_LEVEL, "nthreads": 1}
     parameters["filters"] = [_best_filter(array, blocks, chunks, parameters)]
     with atomic_path(path) as temporary:
         temporary.unlink()  # blosc2 wants to create it
@@ -72,8 +72,6 @@ def save_case(
     segmentation_1xyz: NDArray[Any],
     properties: Mapping[str, Any],
     patch_size: Sequence[int],
-    *,
-    threads: int = 1,
 ) -> None:
     """Write the three files of a case, the properties last.
 
@@ -84,11 +82,10 @@ def save_case(
         segmentation_1xyz: Stored as int16.
         properties: What export and training need to know; builtin types and numpy arrays only.
         patch_size: The configuration's patch size.
-        threads: Threads for compression.
     """
     image, segmentation, pickled = case_files(case)
-    write_array(folder / image, image_cxyz.astype(np.float32, copy=False), patch_size, threads=threads)
-    write_array(folder / segmentation, segmentation_1xyz.astype(np.int16, copy=False), patch_size, threads=threads)
+    write_array(folder / image, image_cxyz.astype(np.float32, copy=False), patch_size)
+    write_array(folder / segmentation, segmentation_1xyz.astype(np.int16, copy=False), patch_size)
     write_bytes(folder / pickled, pickle.dumps(dict(properties), protocol=4))
 
 
