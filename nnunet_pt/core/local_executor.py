@@ -39,7 +39,6 @@ THREAD_VARIABLES = (
     "BLIS_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
     "NUMEXPR_NUM_THREADS",
-    "BLOSC_NTHREADS",
     "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
 )
 _BOOTSTRAP = (
@@ -263,6 +262,8 @@ def _environment(num_threads: int) -> dict[str, str]:
     for name in THREAD_VARIABLES:
         asked = env.get(name, "")
         env[name] = str(min(num_threads, int(asked)) if asked.isdigit() and int(asked) > 0 else num_threads)
+    # It would overrule the number of threads that a writer chooses, and with it the bytes that it writes
+    env.pop("BLOSC_NTHREADS", None)
     return env
 
 
