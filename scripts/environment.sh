@@ -34,7 +34,7 @@ prepare_environment() {
     target=.
     [ "$kind" = dev ] && target='.[dev]'
     # torch first and alone: it is by far the largest, and everything else is chosen to fit it
-    python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$torch" &&
-        python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e "$target" || return 1
+    python -m pip install -qq --disable-pip-version-check -c constraints.txt "$torch" &&
+        python -m pip install -qq --disable-pip-version-check -c constraints.txt -e "$target" || return 1
     echo "$wanted" > ".venv/installed-$kind"
 }

@@ -6,9 +6,13 @@ import math
 import shutil
 import textwrap
 from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
-from typing import NoReturn
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NoReturn
 
 from nnunet_pt.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from nnunet_pt.core.settings import Workspace
 
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
 
@@ -195,6 +199,18 @@ def processes(values: list[int] | None, configurations: list[str]) -> int | tupl
             expected=f"one number, or {len(configurations)}: one for each of {' '.join(configurations)}",
         )
     return tuple(values)
+
+
+def check_datasets(datasets: Iterable[int | str], workspace: Workspace) -> None:
+    """Complain about a dataset that does not exist before hours are spent on those before it.
+
+    Raises:
+        DatasetError: If there is no such dataset.
+    """
+    from nnunet_pt.dataset.cases import resolve_dataset_name
+
+    for dataset in datasets:
+        resolve_dataset_name(dataset, workspace)
 
 
 def dataset_reference(text: str) -> int | str:

@@ -58,6 +58,7 @@ def execute(args: Namespace) -> Outcome:
     from nnunet_pt.planning.fingerprint_extractor import extract_fingerprint
 
     workspace = Workspace.from_environment()
+    arguments.check_datasets(args.d, workspace)
     return Outcome.of(extract_fingerprint(request, workspace) for request in requests(args))
 
 

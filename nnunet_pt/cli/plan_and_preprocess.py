@@ -41,9 +41,11 @@ def build_parser() -> ArgumentParser:
 def execute(args: Namespace) -> Outcome:
     """Run the three steps, each for all datasets."""
     from nnunet_pt.core.settings import Workspace
+    from nnunet_pt.planning.presets import PLANNERS
 
-    arguments.processes(args.np, args.c)  # complain now, not after the first two steps
+    arguments.processes(args.np, args.c)  # complain now, not after the first steps
     arguments.target_spacing(args.overwrite_target_spacing)
+    PLANNERS[args.pl]
     workspace = Workspace.from_environment()
     outcome = extract_fingerprint.execute(Namespace(**{**vars(args), "np": args.npfp}))
     if outcome.failures:  # planning needs all cases

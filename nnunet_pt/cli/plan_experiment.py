@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from nnunet_pt.planning.planner import PlanRequest
     from nnunet_pt.plans.plans import Plans
 
+DEFAULT_PLANS = "nnUNetPlans"
+RESIDUAL_HINT = (
+    "Hint: the planners nnUNetPlannerResEncM, ...L and ...XL plan networks with a residual encoder for GPUs with about "
+    "8, 24 and 40 GB, which usually segment better."
+)
+
 
 def build_parser() -> ArgumentParser:
     """The parser of this command."""
@@ -52,22 +58,32 @@ def requests(args: Namespace) -> tuple[PlanRequest, ...]:
 
 def plan(args: Namespace, workspace: Workspace) -> tuple[Plans, ...]:
     """Make the plans of all datasets and print them."""
-    from nnunet_pt.cli._plans_text import describe_plans
     from nnunet_pt.core.console import get_logger
+    from nnunet_pt.core.files import json_text
     from nnunet_pt.planning.planner import plan_experiment
+    from nnunet_pt.planning.summary import plan_summary
 
+    arguments.check_datasets(args.d, workspace)
     made = []
     for request in requests(args):
-        made.append(plan_experiment(request, workspace))
-        get_logger().info(describe_plans(made[-1], complete=args.verbose))
+        plans = plan_experiment(request, workspace)
+        made.append(plans)
+        get_logger().info(plan_summary(plans))
+        get_logger().debug(json_text(plans.to_json()))
+    if any(plans.plans_name == DEFAULT_PLANS for plans in made):
+        get_logger().info(RESIDUAL_HINT)
     return tuple(made)
 
 
 def outcome(made: Sequence[Plans], workspace: Workspace) -> Outcome:
     """Which plans were written where."""
-    from nnunet_pt.cli._plans_text import plans_summary
-
-    return Outcome(summaries=tuple(plans_summary(plans, workspace) for plans in made))
+    return Outcome(
+        summaries=tuple(
+            f"{plans.dataset_name}: plans for {', '.join(plans.configuration_names)} -> "
+            f"{workspace.preprocessed / plans.dataset_name / plans.plans_name}.json"
+            for plans in made
+        )
+    )
 
 
 def execute(args: Namespace) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ from nnunet_pt.cli._run import Outcome, run
 
 if TYPE_CHECKING:
     from nnunet_pt.preprocessing.pipeline import PreprocessRequest
+
+CONFIGURATIONS = (*arguments.CONFIGURATIONS, "3d_cascade_fullres")
 
 
 def build_parser() -> ArgumentParser:
@@ -67,11 +70,18 @@ def requests(args: Namespace) -> tuple[PreprocessRequest, ...]:
 
 def execute(args: Namespace) -> Outcome:
     """Preprocess the datasets."""
+    from nnunet_pt.core.console import get_logger
     from nnunet_pt.core.settings import Workspace
     from nnunet_pt.preprocessing.pipeline import preprocess_dataset
 
     workspace = Workspace.from_environment()
-    return Outcome.of(preprocess_dataset(request, workspace) for request in requests(args))
+    arguments.check_datasets(args.d, workspace)
+    results = [preprocess_dataset(request, workspace) for request in requests(args)]
+    for name in dict.fromkeys(name for result in results for name in result.skipped):
+        similar = difflib.get_close_matches(name, CONFIGURATIONS, 1, 0.8)
+        if similar and similar[0] != name:
+            get_logger().warning(f"There was no configuration {name}; did you mean {similar[0]}?")
+    return Outcome.of(results)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

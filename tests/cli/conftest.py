@@ -11,6 +11,8 @@ from types import ModuleType
 
 import pytest
 
+from nnunet_pt.cli import extract_fingerprint, plan_experiment
+
 PROJECT = Path(__file__).resolve().parents[2]
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
@@ -44,8 +46,32 @@ def phantom_raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def phantom_workspace(tmp_path: Path, phantom_raw: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A workspace with copies of the phantom datasets; its three folders are in the environment."""
     shutil.copytree(phantom_raw, tmp_path / "nnUNet_raw")
-    for folder in FOLDERS:
-        (tmp_path / folder).mkdir(exist_ok=True)
-        monkeypatch.setenv(folder, str(tmp_path / folder))
-    monkeypatch.setenv("nnUNet_def_n_proc", "2")
+    _enter(tmp_path, monkeypatch)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def measured_phantom(tmp_path_factory: pytest.TempPathFactory, phantom_raw: Path) -> Path:
+    """Both phantom datasets with fingerprints, 902 with default plans; not to be changed by tests."""
+    folder = tmp_path_factory.mktemp("measured")
+    shutil.copytree(phantom_raw, folder / "nnUNet_raw")
+    with pytest.MonkeyPatch.context() as environment:
+        _enter(folder, environment)
+        assert extract_fingerprint.main(["-d", "901", "902", "--no_pbar"]) == 0
+        assert plan_experiment.main(["-d", "902"]) == 0
+    return folder
+
+
+@pytest.fixture
+def measured_workspace(tmp_path: Path, measured_phantom: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workspace with a copy of the measured phantom datasets; its three folders are in the environment."""
+    shutil.copytree(measured_phantom, tmp_path, dirs_exist_ok=True)
+    _enter(tmp_path, monkeypatch)
+    return tmp_path
+
+
+def _enter(workspace: Path, environment: pytest.MonkeyPatch) -> None:
+    for folder in FOLDERS:
+        (workspace / folder).mkdir(exist_ok=True)
+        environment.setenv(folder, str(workspace / folder))
+    environment.setenv("nnUNet_def_n_proc", "2")

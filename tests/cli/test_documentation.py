@@ -37,15 +37,15 @@ def blocks(page: Path, *kinds: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "bash")], ids=name_of)
-def test_commands_of_the_page_work_one_after_the_other(page: Path, phantom_workspace: Path) -> None:
-    (phantom_workspace / "scripts").symlink_to(PROJECT / "scripts")
-    decathlon_task(phantom_workspace / "Task04_Hippocampus", phantom_workspace)
-    version_1_task(phantom_workspace / "nnUNet_raw_data" / "Task027_Old", phantom_workspace)
-    environment = dict(os.environ, HOME=str(phantom_workspace), SLURM_CPUS_PER_TASK="2")
+def test_commands_of_the_page_work_one_after_the_other(page: Path, measured_workspace: Path) -> None:
+    (measured_workspace / "scripts").symlink_to(PROJECT / "scripts")
+    decathlon_task(measured_workspace / "Task04_Hippocampus", measured_workspace)
+    version_1_task(measured_workspace / "nnUNet_raw_data" / "Task027_Old", measured_workspace)
+    environment = dict(os.environ, HOME=str(measured_workspace), SLURM_CPUS_PER_TASK="2")
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     script = "set -euo pipefail\n" + "\n".join(blocks(page, "bash"))
     done = subprocess.run(
-        ["bash", "-c", script], cwd=phantom_workspace, env=environment, capture_output=True, text=True, check=False
+        ["bash", "-c", script], cwd=measured_workspace, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 

@@ -25,9 +25,8 @@ Run = Callable[[str], Ended]
 
 
 @pytest.fixture
-def run(phantom_workspace: Path, capfd: pytest.CaptureFixture[str]) -> Run:
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
     """Runs ``"preprocess -d 902"`` in this process."""
-    assert phantom_workspace.is_dir()
 
     def execute(line: str) -> Ended:
         module, *arguments = line.split()
@@ -43,24 +42,29 @@ def run(phantom_workspace: Path, capfd: pytest.CaptureFixture[str]) -> Run:
 
 
 @pytest.fixture
-def pre(phantom_workspace: Path) -> Path:
-    return phantom_workspace / "nnUNet_preprocessed"
+def raw(tmp_path: Path) -> Path:
+    return tmp_path / "nnUNet_raw"
 
 
 @pytest.fixture
-def raw(phantom_workspace: Path) -> Path:
-    return phantom_workspace / "nnUNet_raw"
+def pre(tmp_path: Path) -> Path:
+    return tmp_path / "nnUNet_preprocessed"
+
+
+fresh = pytest.mark.usefixtures("phantom_workspace")
+measured = pytest.mark.usefixtures("measured_workspace")
 
 
 def leftovers(folder: Path) -> list[Path]:
     return [p for p in folder.rglob("*") if p.name.startswith(".partial-")]
 
 
+@fresh
 def test_pretraining_story_from_raw_images_to_matching_data(run: Run, pre: Path) -> None:
     first = run("plan_and_preprocess -d 902 --verify_dataset_integrity -c 3d_fullres -np 2")
     assert first.status == 0, first.err
     assert "nothing to complain about" in first.out
-    assert "patch (voxels)" in first.out and "3d_fullres" in first.out
+    assert "GPU" in first.out and "3d_fullres" in first.out
     cases = [f"phantomtr_{i:03d}" for i in range(5)]
     data = pre / FINETUNE / "nnUNetPlans_3d_fullres"
     assert sorted(p.name for p in data.iterdir()) == sorted(
@@ -92,20 +96,21 @@ def test_pretraining_story_from_raw_images_to_matching_data(run: Run, pre: Path)
     assert not leftovers(pre)
 
 
+@measured
 def test_several_datasets_follow_one_another(run: Run, pre: Path) -> None:
     ended = run("plan_and_preprocess -d 901 902 --no_pp -pl nnUNetPlannerResEncM")
     assert ended.status == 0
     for dataset in (PRETRAIN, FINETUNE):
         assert (pre / dataset / "nnUNetResEncUNetMPlans.json").is_file()
-    assert "residual encoders" not in ended.out
+    assert "Hint" not in ended.out
 
 
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:3000])
 
 
+@measured
 def test_broken_case_is_named_and_the_others_are_finished_on_request(run: Run, raw: Path, pre: Path) -> None:
-    assert run("plan_and_preprocess -d 902 --no_pp").status == 0
     truncate(raw / FINETUNE / "imagesTr" / "phantomtr_003_0000.nii.gz")
 
     stopped = run("preprocess -d 902 -c 3d_fullres -np 1")
@@ -120,6 +125,7 @@ def test_broken_case_is_named_and_the_others_are_finished_on_request(run: Run, r
     assert not leftovers(pre)
 
 
+@fresh
 def test_fingerprint_needs_all_cases(run: Run, raw: Path, pre: Path) -> None:
     truncate(raw / FINETUNE / "imagesTr" / "phantomtr_003_0000.nii.gz")
     ended = run("plan_and_preprocess -d 902 --continue_on_error")
@@ -129,6 +135,7 @@ def test_fingerprint_needs_all_cases(run: Run, raw: Path, pre: Path) -> None:
     assert not (pre / FINETUNE / "nnUNetPlans.json").exists()
 
 
+@fresh
 def test_integrity_report_lists_everything_and_stops_the_command(run: Run, raw: Path, pre: Path) -> None:
     truncate(raw / FINETUNE / "imagesTr" / "phantomtr_003_0000.nii.gz")
     (raw / FINETUNE / "labelsTr" / "phantomtr_001.nii.gz").unlink()
@@ -140,13 +147,8 @@ def test_integrity_report_lists_everything_and_stops_the_command(run: Run, raw: 
     assert not (pre / FINETUNE / "dataset_fingerprint.json").exists()
 
 
-@pytest.fixture
-def planned(run: Run) -> Run:
-    assert run("plan_and_preprocess -d 902 --no_pp").status == 0
-    return run
-
-
-def test_wrong_names_get_suggestions(planned: Run, pre: Path) -> None:
+@measured
+def test_wrong_names_get_suggestions(run: Run, pre: Path) -> None:
     for line, status, expected in (
         ("extract_fingerprint -d 77", 1, "no dataset with the number 77"),
         ("plan_experiment -d 902 -pl ExperimentPlaner", 1, "did you mean ExperimentPlanner"),
@@ -158,28 +160,45 @@ def test_wrong_names_get_suggestions(planned: Run, pre: Path) -> None:
         ("preprocess -d 902 -c 2d 3d_fullres -np 1 2 3", 2, "one number, or"),
         ("move_plans_between_datasets -s 902 -t 77 -sp nnUNetPlans", 1, "77"),
     ):
-        ended = planned(line)
+        ended = run(line)
         assert ended.status == status, line
         assert expected in ended.err, f"{line}: {ended.err}"
     assert not leftovers(pre)
 
 
-def test_skipped_configuration_with_a_typing_error_is_pointed_out(planned: Run) -> None:
-    ended = planned("preprocess -d 902 -c 3d_fullres 3d_lowre")
+@measured
+def test_skipped_configuration_with_a_typing_error_is_pointed_out(run: Run) -> None:
+    ended = run("preprocess -d 902 -c 3d_fullres 3d_lowre")
     assert ended.status == 0
-    assert "3d_lowre" in ended.out and "3d_lowres" in ended.out
+    assert "did you mean 3d_lowres?" in ended.out
 
 
-def test_plans_that_name_an_unknown_class_are_refused(planned: Run, pre: Path) -> None:
+@measured
+def test_configurations_that_a_dataset_does_not_have_are_no_typing_errors(run: Run) -> None:
+    ended = run("preprocess -d 902 -c 3d_fullres 3d_lowres")
+    assert ended.status == 0
+    assert "3d_lowres" in ended.out and "did you mean" not in ended.out
+
+
+@fresh
+@pytest.mark.parametrize("arguments", ["-d 902 77", "-d 902 -pl ExperimentPlaner", "-d 902 -c 2d -np 1 2"])
+def test_typing_errors_are_found_before_any_work_is_done(run: Run, pre: Path, arguments: str) -> None:
+    assert run(f"plan_and_preprocess {arguments}").status in (1, 2)
+    assert list(pre.iterdir()) == []
+
+
+@measured
+def test_plans_that_name_an_unknown_class_are_refused(run: Run, pre: Path) -> None:
     path = pre / FINETUNE / "nnUNetPlans.json"
     plans = json.loads(path.read_text())
     plans["configurations"]["3d_fullres"]["normalization_schemes"] = ["os.system"]
     path.write_text(json.dumps(plans))
-    ended = planned("preprocess -d 902 -c 3d_fullres")
+    ended = run("preprocess -d 902 -c 3d_fullres")
     assert ended.status == 1
     assert "os.system" in ended.err and "ZScoreNormalization" in ended.err
 
 
+@fresh
 def test_missing_variable_says_how_to_set_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("nnUNet_preprocessed")
     ended = run("extract_fingerprint -d 902")
@@ -187,12 +206,14 @@ def test_missing_variable_says_how_to_set_it(run: Run, monkeypatch: pytest.Monke
     assert "export nnUNet_preprocessed=" in ended.err
 
 
+@measured
 def test_verbose_adds_the_traceback(run: Run) -> None:
     ended = run("extract_fingerprint -d 77 --verbose")
     assert ended.status == 1
     assert "Traceback" in ended.err and "no dataset with the number 77" in ended.err
 
 
-def test_verbose_planning_prints_the_whole_file(planned: Run) -> None:
-    assert '"patch_size"' not in planned("plan_experiment -d 902").out
-    assert '"patch_size"' in planned("plan_experiment -d 902 --verbose").out
+@measured
+def test_verbose_planning_prints_the_whole_file(run: Run) -> None:
+    assert '"patch_size"' not in run("plan_experiment -d 902").out
+    assert '"patch_size"' in run("plan_experiment -d 902 --verbose").out
