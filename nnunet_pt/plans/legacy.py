@@ -11,6 +11,7 @@ UNETS = {"PlainConvUNet": "n_conv_per_stage", "ResidualEncoderUNet": "n_blocks_p
 CLASS_PATH = "dynamic_network_architectures.architectures.unet."
 CONVOLUTION = "torch.nn.modules.conv.Conv{}d"
 NORMALIZATION = "torch.nn.modules.instancenorm.InstanceNorm{}d"
+REQUIRES_IMPORT = ("conv_op", "norm_op", "dropout_op", "nonlin")
 KEYS = (
     "UNet_class_name",
     "UNet_base_num_features",
@@ -51,25 +52,25 @@ def upgraded(configuration: Mapping[str, Any], findings: Findings, place: str) -
     upgrade["architecture"] = {
         "network_class_name": f"{CLASS_PATH}{name}",
         "arch_kwargs": unet_arguments(
-            residual=name == "ResidualEncoderUNet",
+            blocks_key=UNETS.get(name, ""),
             features=[min(base * 2**s, largest) for s in range(len(encoder))],
             kernels=kernels,
             strides=strides,
             encoder=encoder,
             decoder=decoder,
         ),
-        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+        "_kw_requires_import": list(REQUIRES_IMPORT),
     }
     return upgrade
 
 
 def unet_arguments(
-    *, residual: bool, features: Any, kernels: Any, strides: Any, encoder: Any, decoder: Any
+    *, blocks_key: str, features: Any, kernels: Any, strides: Any, encoder: Any, decoder: Any
 ) -> dict[str, Any]:
     """``arch_kwargs`` of nnU-Net's U-Nets, with the keys in nnU-Net's order.
 
     Args:
-        residual: Residual encoder.
+        blocks_key: Name of the entry that holds ``encoder``; depends on the network.
         features: Channels of each stage.
         kernels: Kernel size of each stage, one number for each axis.
         strides: Stride of each stage's first convolution, one number for each axis.
@@ -83,7 +84,7 @@ def unet_arguments(
         "conv_op": CONVOLUTION.format(dimensions),
         "kernel_sizes": [list(k) for k in kernels],
         "strides": [list(s) for s in strides],
-        UNETS["ResidualEncoderUNet" if residual else "PlainConvUNet"]: list(encoder),
+        blocks_key: list(encoder),
         "n_conv_per_stage_decoder": list(decoder),
         "conv_bias": True,
         "norm_op": NORMALIZATION.format(dimensions),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,9 +76,8 @@ class Plans:
             PlansError: With every missing or wrong entry.
         """
         findings = Findings("plans file", source)
-        if isinstance(data, Mapping) and LEGACY_INTENSITY_KEY in data and INTENSITY_KEY not in data:
-            data = {INTENSITY_KEY if k == LEGACY_INTENSITY_KEY else k: v for k, v in data.items()}
         reader = ObjectReader(data, findings)
+        intensity_key = _intensity_key(reader.data)
         info = reader.mapping("pretrain_info", default=None)
         plans = cls(
             dataset_name=reader.text("dataset_name"),
@@ -95,7 +94,7 @@ class Plans:
             experiment_planner_used=reader.text("experiment_planner_used", default="unknown"),
             label_manager=reader.text("label_manager", default="LabelManager"),
             foreground_intensity_properties_per_channel=read_intensities(
-                reader.mapping(INTENSITY_KEY), findings, INTENSITY_KEY
+                reader.mapping(intensity_key), findings, intensity_key
             ),
             pretrain_info=PretrainInfo.read(ObjectReader(info, findings, "pretrain_info")) if info else None,
             extra=reader.rest(drop=() if info else ("pretrain_info",)),
@@ -147,7 +146,7 @@ class Plans:
             "configurations": {k: dict(v) for k, v in self.configurations.items()},
             "experiment_planner_used": self.experiment_planner_used,
             "label_manager": self.label_manager,
-            INTENSITY_KEY: {k: v.to_json() for k, v in intensities.items()},
+            _intensity_key(self.key_order): {k: v.to_json() for k, v in intensities.items()},
         }
         if self.pretrain_info is not None:
             values["pretrain_info"] = self.pretrain_info.to_json()
@@ -194,3 +193,8 @@ class Plans:
         own = dict(self.configurations[name])
         parent = own.pop("inherits_from", None)
         return own if parent is None else self._resolved(str(parent), (*children, name)) | own
+
+
+def _intensity_key(keys: Container[str]) -> str:
+    """The key of the intensity statistics in a file with these keys; it had another name in nnU-Net 2.0."""
+    return LEGACY_INTENSITY_KEY if LEGACY_INTENSITY_KEY in keys and INTENSITY_KEY not in keys else INTENSITY_KEY
