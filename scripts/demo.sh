@@ -15,7 +15,9 @@ mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
 started=$SECONDS
 
-say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+bold=; plain=
+if [ -t 1 ]; then bold=$'\033[1m' plain=$'\033[0m'; fi
+say() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 run() {
     printf '\n$ %s\n' "$*"
     "$@"

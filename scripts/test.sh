@@ -55,7 +55,7 @@ check "architecture (import-linter)" lint-imports
 results=${CONFORMANCE:-../shared}
 if [ -f "$results/tools/conformance.py" ]; then
     echo
-    echo "agreement with nnU-Net (recorded results in $results)"
+    echo "agreement with nnU-Net (recorded results in $results; takes some minutes)"
     # shellcheck disable=SC2086
     if ! python "$results/tools/conformance.py" ${CONFORMANCE_SECTIONS:-resampling datasets plans} > "$log" 2>&1; then
         failures+=("agreement with nnU-Net")

@@ -66,7 +66,7 @@ def execute(args: Namespace) -> Outcome:
     from nnunet_pt.planning.move_plans import move_plans
 
     path = move_plans(request(args), Workspace.from_environment())
-    return Outcome(summaries=(f"plans {args.sp} of {args.s} for {args.t} -> {path}",))
+    return Outcome(summaries=(f"plans written: {path}",))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

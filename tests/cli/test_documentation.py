@@ -99,7 +99,8 @@ def shown_commands() -> list[tuple[str, list[str]]]:
                 words = shlex.split(line, comments=True)
                 for word in [words, *(shlex.split(w) for w in words if w.startswith("nnUNetv2_") and " " in w)]:
                     if word and word[0].startswith("nnUNetv2_"):
-                        found.append((name_of(page), word))
+                        end = next((i for i, w in enumerate(word) if w in ("||", "&&", ";", "|", ">")), len(word))
+                        found.append((name_of(page), word[:end]))
     return found
 
 
