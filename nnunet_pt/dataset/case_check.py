@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from nnunet_pt.core.errors import ImageError
 from nnunet_pt.dataset.cases import Case
 from nnunet_pt.dataset.images.base import FloatImage, ImageReaderWriter, rounded
+from nnunet_pt.dataset.images.hidden_damage import scan_file
 from nnunet_pt.dataset.images.registry import reader_writer_by_name
 
 LARGEST_COUNTED_LABEL = 1 << 16
@@ -75,7 +76,7 @@ def check_case(check: CaseCheck) -> CaseResult:
     grids: list[_Grid] = []
     num_channels = 0
     for path in check.case.images:
-        image = _read(reader, path, result, grids, is_label=False)
+        image = _read(reader, path, result, grids, what="image")
         if image is not None:
             num_channels += image.shape[0]
             _check_image(image, path, result)
@@ -85,7 +86,7 @@ def check_case(check: CaseCheck) -> CaseResult:
     _compare(grids, result, "channel_mismatch")
     if check.case.label is not None:
         label_grid: list[_Grid] = []
-        segmentation = _read(reader, check.case.label, result, label_grid, is_label=True)
+        segmentation = _read(reader, check.case.label, result, label_grid, what="label")
         if segmentation is not None:
             _compare(grids[:1] + label_grid, result, "label_mismatch")
             _check_segmentation(segmentation, check, result)
@@ -93,33 +94,39 @@ def check_case(check: CaseCheck) -> CaseResult:
 
 
 def _read(
-    reader: ImageReaderWriter, path: Path, result: CaseResult, grids: list[_Grid], *, is_label: bool
+    reader: ImageReaderWriter, path: Path, result: CaseResult, grids: list[_Grid], *, what: str
 ) -> FloatImage | None:
+    """Read a file and note its grid; if it cannot be read, or holds no usable values, note that and give nothing."""
     try:
-        image, properties = reader.read_segmentation(path) if is_label else reader.read_images([path])
+        image, properties = reader.read_images([path]) if what == "image" else reader.read_segmentation(path)
         geometry = dict(reader.read_header(path).geometry)
+        hidden = scan_file(path)
     except ImageError as error:
         details = f": {error.found}" if error.found is not None else ""
         result.add("unreadable", f"{error.problem.rstrip('.')}{details}")
         return None
+    if image.size == 0:
+        result.add("unreadable", f"{path.name} has no voxels: shape {image.shape}")
+        return None
     grids.append(
         _Grid(path=path, shape=image.shape[1:], spacing=tuple(map(float, properties["spacing"])), geometry=geometry)
     )
+    # NaN and infinity show in the extremes, so no mask of the whole image is needed.
+    if not (np.isfinite(image.min()) and np.isfinite(image.max())):
+        hidden = int(np.isnan(image).sum()), int(np.isinf(image).sum())
+    for kind, count in zip(("nan", "infinite"), hidden, strict=True):
+        if count:
+            result.add(f"{kind}_{what}", f"{path.name}: {count} of {image.size} voxels")
     return image
 
 
 def _check_image(image: FloatImage, path: Path, result: CaseResult) -> None:
-    if image.size == 0:
-        result.add("unreadable", f"{path.name} has no voxels: shape {image.shape}")
-        return
     constant = False
     for channel, values in enumerate(image):
-        where = path.name if image.shape[0] == 1 else f"{path.name}, channel {channel}"
-        low, high = values.min(), values.max()  # NaN and infinity show in these, so no mask of the image is needed
-        if not (np.isfinite(low) and np.isfinite(high)):
-            _report_nonfinite(values, where, result, "image")
-        elif low == high:
+        low, high = values.min(), values.max()
+        if low == high:
             constant = True
+            where = path.name if image.shape[0] == 1 else f"{path.name}, channel {channel}"
             result.add("constant_image", f"{where} is {low:g} everywhere")
     if not constant:
         result.digests[path.name] = _digest(image)
@@ -127,8 +134,7 @@ def _check_image(image: FloatImage, path: Path, result: CaseResult) -> None:
 
 def _check_segmentation(segmentation: FloatImage, check: CaseCheck, result: CaseResult) -> None:
     name = check.case.label.name if check.case.label is not None else ""
-    if segmentation.size == 0 or not (np.isfinite(segmentation.min()) and np.isfinite(segmentation.max())):
-        _report_nonfinite(segmentation, name, result, "label")
+    if not (np.isfinite(segmentation.min()) and np.isfinite(segmentation.max())):
         return
     values, counts = count_values(segmentation)
     whole = values == np.round(values)
@@ -166,15 +172,6 @@ def _compare(grids: Sequence[_Grid], result: CaseResult, kind: str) -> None:
             other = first.geometry.get(what, ())
             if len(values) != len(other) or not np.allclose(values, other):
                 result.add("orientation", f"{what} of {name} differ: {rounded(values)} and {rounded(other)}")
-
-
-def _report_nonfinite(values: FloatImage, where: str, result: CaseResult, what: str) -> None:
-    if values.size == 0:
-        result.add("unreadable", f"{where} has no voxels: shape {values.shape}")
-    for kind, test in (("nan", np.isnan), ("infinite", np.isinf)):
-        count = int(test(values).sum())
-        if count:
-            result.add(f"{kind}_{what}", f"{where}: {count} of {values.size} voxels")
 
 
 def _digest(image: FloatImage) -> str:

@@ -7,6 +7,7 @@ Property dictionaries are pickled for nnU-Net to read, so they hold nothing but 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,7 +81,7 @@ class ImageReaderWriter(Protocol):
 
         Raises:
             StorageError: If the file cannot be written.
-            ImageError: If the format cannot hold it.
+            ImageError: If the format cannot hold these values.
         """
         ...
 
@@ -181,7 +182,7 @@ def image_errors(path: Path, advice: str = "replace it with an intact copy") -> 
     except (NnunetError, MemoryError):
         raise
     except Exception as error:  # image libraries raise anything from struct.error to zlib.error
-        raise ImageError(f"The image {path} cannot be read.", found=_gist(error), remedy=advice) from error
+        raise ImageError(f"The image {path} cannot be read.", found=gist(error), remedy=advice) from error
 
 
 def damaged(path: Path, found: str) -> ImageError:
@@ -191,14 +192,12 @@ def damaged(path: Path, found: str) -> ImageError:
     )
 
 
-def _gist(error: BaseException) -> str:
+def gist(error: BaseException) -> str:
     """The last lines of an error with what a user can use: SimpleITK's run over several, with source positions."""
     text = str(error)
     if "Unable to determine ImageIO reader" in text:
         return "not an image of this format, or a damaged one"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith("Exception thrown in") and ".cxx:" not in line]
-    text = " ".join(kept or lines)
-    for noise in ("sitk::ERROR:", "ITK ERROR:"):
-        text = text.replace(noise, "")
-    return (text.strip() or type(error).__name__)[:300]
+    text = re.sub(r"(sitk::ERROR|ITK ERROR|\w+\(0x[0-9a-f]+\)):", "", " ".join(kept or lines)).strip()
+    return " ".join(text.split())[:300] or type(error).__name__

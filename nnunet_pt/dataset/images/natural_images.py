@@ -54,15 +54,13 @@ class NaturalImage2DIO:
         properties: Mapping[str, Any],  # noqa: ARG002 (nothing to restore)
     ) -> None:
         """See :class:`~nnunet_pt.dataset.images.base.ImageReaderWriter`."""
-        from skimage.io import imsave
-
         array = smallest_label_type(segmentation_xyz[0])
         if array.dtype == np.uint16 and path.suffix.lower() == ".bmp":
             raise ImageError(
                 f"{path} cannot be written.", found="label values from 255 on", remedy="use .png instead of .bmp"
             )
         with atomic_path(path) as temporary:
-            imsave(str(temporary), array, check_contrast=False)
+            _save(temporary, array)
 
     def read_header(self, path: Path) -> ImageHeader:
         """See :class:`~nnunet_pt.dataset.images.base.ImageReaderWriter`."""
@@ -81,6 +79,17 @@ class NaturalImage2DIO:
             _channels_first(array.shape, path)
             array = array.transpose(2, 0, 1)[:, None] if array.ndim == 3 else array[None, None]
             return np.ascontiguousarray(array, np.float32), {"spacing": SPACING}
+
+
+def _save(path: Path, array: NDArray[Any]) -> None:
+    if path.suffix.lower() in TIFF_ENDINGS:
+        import tifffile
+
+        tifffile.imwrite(path, array, photometric="minisblack")  # scikit-image takes 3 columns for colours
+    else:
+        from skimage.io import imsave
+
+        imsave(str(path), array, check_contrast=False)
 
 
 def _channels_first(shape: Sequence[int], path: Path) -> tuple[int, int, int]:

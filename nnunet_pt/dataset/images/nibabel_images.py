@@ -25,7 +25,7 @@ from nnunet_pt.dataset.images.base import (
     smallest_label_type,
     warn_of_geometry,
 )
-from nnunet_pt.dataset.images.completeness import check_nifti_complete
+from nnunet_pt.dataset.images.hidden_damage import check_nifti_complete
 
 EXACT_IN_FLOAT64 = 4  # bytes: wider integers are rounded on their way through float64, as nibabel does
 

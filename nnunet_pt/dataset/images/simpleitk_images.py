@@ -10,19 +10,20 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from nnunet_pt.core.errors import ImageError
+from nnunet_pt.core.errors import ImageError, StorageError
 from nnunet_pt.core.files import atomic_path
 from nnunet_pt.dataset.images.base import (
     FloatImage,
     ImageHeader,
     Properties,
+    gist,
     image_errors,
     read_channels,
     single_channel,
     smallest_label_type,
     warn_of_geometry,
 )
-from nnunet_pt.dataset.images.completeness import check_gipl_complete, check_nifti_complete
+from nnunet_pt.dataset.images.hidden_damage import check_gipl_complete, check_nifti_complete
 
 THICKNESS_OF_2D = 999.0  # spacing of the axis a 2D image does not have: so large that it is never resampled
 ADVICE = "replace it with an intact copy; if SimpleITK dislikes the geometry of a NIfTI file, try NibabelIO"
@@ -81,12 +82,9 @@ class SimpleITKIO:
 
     def _read(self, path: Path) -> tuple[FloatImage, Properties]:
         with image_errors(path, ADVICE):
-            if path.name.lower().endswith((".nii.gz", ".nii")):
-                check_nifti_complete(path)
             image = sitk.ReadImage(str(path))
             _refuse_vectors(path, image.GetDimension(), image.GetNumberOfComponentsPerPixel())
-            if path.name.lower().endswith(".gipl"):
-                check_gipl_complete(path, int(np.prod(image.GetSize())) * _voxel_bytes(image.GetPixelID()))
+            _check_complete(path, image)
             image, extra = self._after_reading(image)
             array = sitk.GetArrayViewFromImage(image)
             while array.ndim < 4:
@@ -155,19 +153,25 @@ def write(image: Any, path: Path) -> None:
     """Write an ITK image, compressed, complete or not at all.
 
     Raises:
-        ImageError: If SimpleITK cannot write it; StorageError if the folder cannot be written.
+        StorageError: If it cannot be written.
     """
     with atomic_path(path) as temporary:
         try:
             sitk.WriteImage(image, str(temporary), True)
-        except RuntimeError as error:
-            raise ImageError(
-                f"The image {path} cannot be written.",
-                found=str(error).strip().splitlines()[-1],
-                remedy="check the free space, the permissions and the file ending",
+            _check_complete(temporary, image)  # on a full disk ITK may go on as if nothing had happened
+        except (RuntimeError, ImageError) as error:
+            raise StorageError(
+                f"{path} cannot be written.",
+                found=error.found if isinstance(error, ImageError) else gist(error),
+                remedy="free some space, check the permissions of the folder and the file ending",
             ) from error
-        if path.name.lower().endswith(".nii.gz"):
-            check_nifti_complete(temporary)  # on a full disk ITK goes on as if nothing had happened
+
+
+def _check_complete(path: Path, image: Any) -> None:
+    if path.name.lower().endswith((".nii.gz", ".nii")):
+        check_nifti_complete(path)
+    elif path.name.lower().endswith(".gipl"):
+        check_gipl_complete(path, int(np.prod(image.GetSize())) * _voxel_bytes(image.GetPixelID()))
 
 
 def read_volumes(path: Path) -> list[Any]:

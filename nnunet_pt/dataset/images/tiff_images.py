@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +18,7 @@ from nnunet_pt.dataset.images.base import (
     FloatImage,
     ImageHeader,
     Properties,
+    damaged,
     image_errors,
     logger,
     read_channels,
@@ -72,10 +75,26 @@ class Tiff3DIO:
     def _read(self, path: Path, spacing: Sequence[float]) -> tuple[FloatImage, Properties]:
         import tifffile
 
-        with image_errors(path):
+        with image_errors(path), _missing_pages_are_errors(path):
             array = tifffile.imread(path)
             _require_3d(array.shape, path)
             return np.ascontiguousarray(array, np.float32)[None], {"spacing": spacing}
+
+
+@contextlib.contextmanager
+def _missing_pages_are_errors(path: Path) -> Iterator[None]:
+    """tifffile reads the pages that are left of a truncated file and only logs that more were announced."""
+    records: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: records.append(record.getMessage())  # type: ignore[method-assign]
+    tifffile_logger = logging.getLogger("tifffile")
+    tifffile_logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        tifffile_logger.removeHandler(handler)
+    if any("invalid page offset" in text for text in records):
+        raise damaged(path, "its last pages are missing")
 
 
 def _sidecar_of_image(path: Path) -> Path:
