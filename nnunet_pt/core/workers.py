@@ -204,8 +204,7 @@ class _Run(Generic[A, R]):
             future.cancel()
 
     def _admit(self) -> None:
-        if self._stop and self.failures:
-            self._waiting.clear()
+        if self._stop and self.failures:  # nothing more is admitted
             while self._suspects:
                 self._fail(*self._suspects.pop(0))
         elif self._suspects:

@@ -232,7 +232,7 @@ def test_numpy_and_python_types_become_plain() -> None:
 
 @pytest.mark.parametrize(
     ("content", "expected"),
-    [(b'{"a": 1,\n  }', "line 2"), (b"", "line 1"), (b"\xff\xfe", "UTF-8"), (b'{"a": 1} trailing', "column 10")],
+    [(b'{"a": 1,\n "b" 2}', "line 2"), (b"", "line 1"), (b"\xff\xfe", "UTF-8"), (b'{"a": 1} trailing', "column 10")],
 )
 def test_damaged_json_is_located(tmp_path: Path, content: bytes, expected: str) -> None:
     path = tmp_path / "damaged.json"

@@ -203,7 +203,7 @@ def test_killed_worker_is_tried_again_and_the_map_goes_on(
 
 def test_second_try_is_alone(jobs: ModuleType, tmp_path: Path) -> None:
     names = ["a", "fatal", "b", "c", "d", "e"]
-    tasks = [CaseTask(case=n, argument=(str(tmp_path), n, 0.2), ram_bytes=1) for n in names]
+    tasks = [CaseTask(case=n, argument=(str(tmp_path), n, 0.1), ram_bytes=1) for n in names]
     map_cases(jobs.record_span_and_die_once, tasks, num_workers=3, description="work", progress=False)
     found = spans(tmp_path)
     assert set(found) == set(names)
@@ -265,7 +265,7 @@ def test_kill_from_outside_is_reported_in_time(jobs: ModuleType, tmp_path: Path)
     logger.addHandler(messages)
     killer.start()
     try:
-        tasks = [CaseTask(case="sleeper", argument=(str(tmp_path), 1.0))]
+        tasks = [CaseTask(case="sleeper", argument=(str(tmp_path), 0.4))]
         result = map_cases(jobs.announce_and_sleep, tasks, num_workers=2, description="w", progress=False)
     finally:
         logger.removeHandler(messages)
@@ -316,7 +316,7 @@ def test_function_that_cannot_be_sent_is_refused(function: Callable[[Any], Any])
 def test_memory_budget_limits_what_runs_together(jobs: ModuleType, tmp_path: Path) -> None:
     sizes = {f"c{i}": size for i, size in enumerate([3, 1, 2, 3, 1, 2, 2, 1])}
     tasks = [
-        CaseTask(case=n, argument=(str(tmp_path), n, 0.1), ram_bytes=size * GB // 1000) for n, size in sizes.items()
+        CaseTask(case=n, argument=(str(tmp_path), n, 0.06), ram_bytes=size * GB // 1000) for n, size in sizes.items()
     ]
     map_cases(jobs.record_span, tasks, num_workers=4, max_ram_gb=0.004, description="w", progress=False)
     found = spans(tmp_path)
@@ -343,10 +343,10 @@ def test_small_cases_pass_a_large_one_but_not_for_ever() -> None:
 
     def work(name: str) -> None:
         order.append(name)
-        time.sleep(0.02 if name != "first" else 0.05)
+        time.sleep(0.015 + 0.01 * (len(order) % 3))  # not in step, so that there is always a small one at work
 
     names = ["first", "large", *(f"small_{i}" for i in range(40))]
-    sizes = {"first": 2, "large": 9}
+    sizes = {"large": 10}
     tasks = [CaseTask(case=n, argument=n, ram_bytes=sizes.get(n, 1) * GB) for n in names]
     map_cases(work, tasks, num_workers=1, max_ram_gb=10, description="w", progress=False, executor=ThreadExecutor(3))
     assert 1 < order.index("large") < 12

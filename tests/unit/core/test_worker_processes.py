@@ -47,9 +47,7 @@ def test_work_is_done_elsewhere_and_the_process_is_kept(executor: LocalExecutor,
 def test_worker_killed_while_idle_is_replaced_without_a_failure(executor: LocalExecutor, jobs: ModuleType) -> None:
     first = executor.submit(jobs.process_id, None).result(10)
     os.kill(first, signal.SIGKILL)
-    deadline = time.monotonic() + 5
-    while Path(f"/proc/{first}/stat").read_text().rpartition(")")[2].split()[0] != "Z" and time.monotonic() < deadline:
-        time.sleep(0.01)
+    os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
     assert executor.submit(jobs.process_id, None).result(10) != first
 
 
@@ -89,6 +87,19 @@ def test_child_that_keeps_the_channel_open_does_not_hide_the_death(
     finally:
         for path in tmp_path.glob("child-*"):
             os.kill(int(path.name.removeprefix("child-")), signal.SIGKILL)
+
+
+def test_death_is_noticed_while_a_request_is_sent(executor: LocalExecutor, jobs: ModuleType) -> None:
+    child = executor.submit(jobs.leave_a_child, 30).result(10)
+    try:
+        worker = executor.submit(jobs.process_id, None).result(10)
+        os.kill(worker, signal.SIGSTOP)  # the large request gets stuck on its way
+        future = executor.submit(jobs.echo, bytes(8 << 20))
+        time.sleep(0.1)
+        os.kill(worker, signal.SIGKILL)
+        assert isinstance(future.exception(5), WorkerDied)
+    finally:
+        os.kill(child, signal.SIGKILL)
 
 
 def test_user_error_comes_back_unchanged_with_remote_traceback(executor: LocalExecutor, jobs: ModuleType) -> None:

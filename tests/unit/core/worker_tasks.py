@@ -67,7 +67,7 @@ def sleep_where_it_can_be_seen(seconds: float) -> None:
 
 
 def nap_then_die(_: object) -> None:
-    sleep_where_it_can_be_seen(1.2)
+    sleep_where_it_can_be_seen(0.9)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -160,6 +160,14 @@ def die_while_a_child_lives(argument: tuple[str, int]) -> None:
         os._exit(0)
     (Path(folder) / f"child-{child}").touch()
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leave_a_child(seconds: int) -> int:
+    child = os.fork()
+    if child == 0:
+        time.sleep(seconds)
+        os._exit(0)
+    return child
 
 
 def subprocess_output(_: object) -> str:
