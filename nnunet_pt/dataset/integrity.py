@@ -112,15 +112,16 @@ class IntegrityReport:
 
     def text(self) -> str:
         """The report for the terminal, grouped by kind; long lists are cut."""
-        head = f"Integrity of {self.dataset}: {self.num_cases} cases"
+        head = f"Integrity of {self.dataset}: {_counted(self.num_cases, 'case')}"
         if not self.findings:
             return f"{head}, nothing to complain about."
-        lines = [f"{head}, {len(self.errors)} errors, {len(self.warnings)} warnings."]
+        totals = f"{_counted(len(self.errors), 'error')}, {_counted(len(self.warnings), 'warning')}"
+        lines = [f"{head}, {totals}."]
         for kind, (severity, heading, advice) in KINDS.items():
             group = [f for f in self.findings if f.kind == kind]
             if group:
                 cases = len({f.case for f in group if f.case is not None})
-                count = f" ({cases} case{'s' * (cases != 1)})" if cases else ""
+                count = f" ({_counted(cases, 'case')})" if cases else ""
                 lines.append(f"{severity.upper()}: {heading}{count}; {advice}")
                 lines.append(shortened(f"  - {f'{f.case}: ' if f.case else ''}{f.text}" for f in group))
         return "\n".join(lines)
@@ -231,6 +232,10 @@ def _file_findings(folder: Path, description: DatasetDescription, discovery: Dis
     for case in discovery.cases:
         for path in _missing_files(case):
             yield Finding(kind="folder", text=f"{path} does not exist", case=case.identifier)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _missing_files(case: Case) -> list[Path]:

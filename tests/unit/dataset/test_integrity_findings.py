@@ -296,7 +296,7 @@ def test_errors_refuse_the_dataset_after_writing_the_report(dataset: Dataset, tm
     with pytest.raises(DatasetError) as caught:
         verify_dataset_integrity(dataset.folder, num_workers=0, progress=False, report_path=path)
     text = str(caught.value)
-    assert "Dataset001_Phantom: 3 cases, 1 errors, 1 warnings" in text and str(path) in text
+    assert "Dataset001_Phantom: 3 cases, 1 error, 1 warning" in text and str(path) in text
     assert text.index("ERROR: images hold NaN (1 case)") < text.index("WARNING: labels hold no foreground (1 case)")
     report = json.loads(path.read_text())
     assert not report["passed"]
