@@ -261,6 +261,6 @@ def _spacing_harms(configurations: Sequence[Configuration], moved: Plans, finger
         if factor > MAX_SPACING_FACTOR:
             harms.append(
                 f"{', '.join(names)}: spacing {sizes(spacing)} mm, but the median of {moved.dataset_name} is "
-                f"{sizes(own)} mm: up to a factor of {factor:.2g} apart, so objects look much larger, smaller or blurred."
+                f"{sizes(own)} mm: up to a factor of {factor:.2g} apart, so objects look larger, smaller or blurred."
             )
     return harms
