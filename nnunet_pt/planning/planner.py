@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_pt.core.console import get_logger
-from nnunet_pt.core.errors import DatasetError, NnunetError, PlansError, UnknownNameError, UsageError
+from nnunet_pt.core.errors import DatasetError, NnunetError, PlansError, UsageError
 from nnunet_pt.core.files import copy_file, read_json
 from nnunet_pt.core.settings import Workspace
 from nnunet_pt.dataset.cases import resolve_dataset_name, training_cases
 from nnunet_pt.dataset.description import DatasetDescription
 from nnunet_pt.dataset.images.registry import choose_reader_writer
 from nnunet_pt.planning.experiment import MASK_IF_CROPPED_TO_LESS, Design, dataset_geometry, plan_configurations
-from nnunet_pt.planning.presets import PLANNERS, PREPROCESSORS, PlannerPreset
+from nnunet_pt.planning.presets import PLANNERS, PlannerPreset
 from nnunet_pt.plans.fingerprint import FILE_NAME as FINGERPRINT_FILE
 from nnunet_pt.plans.fingerprint import Fingerprint
 from nnunet_pt.plans.plans import Plans
 from nnunet_pt.preprocessing.normalize import scheme_for_channel, uses_mask
+from nnunet_pt.preprocessing.pipeline import PREPROCESSORS
 
 DATASET_FILE = "dataset.json"
 SPLITS_FILE = "splits_final.json"
@@ -100,8 +101,7 @@ def reader_writer_name(raw: Path, description: DatasetDescription, *, allow_nonm
 
 
 def _check_request(request: PlanRequest) -> None:
-    if request.preprocessor_name not in PREPROCESSORS:
-        raise UnknownNameError.of("preprocessor", request.preprocessor_name, PREPROCESSORS)
+    PREPROCESSORS[request.preprocessor_name]  # or complain
     memory, spacing, name = request.gpu_memory_target_gb, request.overwrite_target_spacing, request.plans_name
     if memory is not None and not (isfinite(memory) and memory > 0):
         raise UsageError("The GPU memory target is not usable.", found=memory, expected="GB, above 0")

@@ -13,7 +13,6 @@ BASE_FEATURES = 32
 MAX_FEATURES = {2: 512, 3: 320}
 REFERENCE_BATCH_SIZE = {2: 12, 3: 2}
 MIN_BATCH_SIZE = 2
-PREPROCESSORS = ("DefaultPreprocessor",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
