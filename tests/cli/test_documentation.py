@@ -37,7 +37,10 @@ def blocks(page: Path, *kinds: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "bash")], ids=name_of)
-def test_commands_of_the_page_work_one_after_the_other(page: Path, measured_workspace: Path) -> None:
+def test_commands_of_the_page_work_one_after_the_other(
+    page: Path, measured_workspace: Path, measured_phantom: Path
+) -> None:
+    shutil.copytree(measured_phantom, measured_workspace / "demo")  # saves measuring it once more
     (measured_workspace / "scripts").symlink_to(PROJECT / "scripts")
     decathlon_task(measured_workspace / "Task04_Hippocampus", measured_workspace)
     version_1_task(measured_workspace / "nnUNet_raw_data" / "Task027_Old", measured_workspace)

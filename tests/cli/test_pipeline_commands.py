@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -123,6 +127,29 @@ def test_broken_case_is_named_and_the_others_are_finished_on_request(run: Run, r
     data = pre / FINETUNE / "nnUNetPlans_3d_fullres"
     assert len(list(data.glob("*.pkl"))) == 4 and not list(data.glob("phantomtr_003*"))
     assert not leftovers(pre)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_killed_preprocessing_goes_on_where_it_stopped(
+    run: Run, pre: Path, measured_workspace: Path, number: signal.Signals
+) -> None:
+    assert measured_workspace == pre.parent
+    data = pre / FINETUNE / "nnUNetPlans_3d_fullres"
+    program = "import sys; from nnunet_pt.cli.preprocess import main; sys.exit(main(sys.argv[1:]))"
+    arguments = ["-d", "902", "-c", "3d_fullres", "-np", "1"]
+    with subprocess.Popen([sys.executable, "-c", program, *arguments], stderr=subprocess.DEVNULL) as process:
+        while len(list(data.glob("*.pkl"))) < 2 and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(number)
+    assert process.returncode == (143 if number == signal.SIGTERM else -number)
+
+    resumed = run("preprocess -d 902 -c 3d_fullres -np 2")
+    assert resumed.status == 0
+    assert "0 already there" not in resumed.out
+    interrupted = {p.name: p.read_bytes() for p in data.iterdir()}
+    assert len(interrupted) == 15
+    assert run("preprocess -d 902 -c 3d_fullres -np 2 --clean").status == 0
+    assert {p.name: p.read_bytes() for p in data.iterdir()} == interrupted
 
 
 @fresh
