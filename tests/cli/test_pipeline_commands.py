@@ -129,11 +129,8 @@ def test_broken_case_is_named_and_the_others_are_finished_on_request(run: Run, r
     assert not leftovers(pre)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_killed_preprocessing_goes_on_where_it_stopped(
-    run: Run, pre: Path, measured_workspace: Path, number: signal.Signals
-) -> None:
-    assert measured_workspace == pre.parent
+def preprocess_until_signal(pre: Path, number: signal.Signals) -> tuple[int, Path]:
+    """Start preprocessing in a process of its own and send a signal when the first case is done."""
     data = pre / FINETUNE / "nnUNetPlans_3d_fullres"
     program = "import sys; from nnunet_pt.cli.preprocess import main; sys.exit(main(sys.argv[1:]))"
     arguments = ["-d", "902", "-c", "3d_fullres", "-np", "1"]
@@ -141,7 +138,13 @@ def test_killed_preprocessing_goes_on_where_it_stopped(
         while len(list(data.glob("*.pkl"))) < 2 and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(number)
-    assert process.returncode == (143 if number == signal.SIGTERM else -number)
+    return process.returncode, data
+
+
+@measured
+def test_killed_preprocessing_goes_on_where_it_stopped(run: Run, pre: Path) -> None:
+    status, data = preprocess_until_signal(pre, signal.SIGKILL)
+    assert status == -signal.SIGKILL
 
     resumed = run("preprocess -d 902 -c 3d_fullres -np 2")
     assert resumed.status == 0
@@ -150,6 +153,13 @@ def test_killed_preprocessing_goes_on_where_it_stopped(
     assert len(interrupted) == 15
     assert run("preprocess -d 902 -c 3d_fullres -np 2 --clean").status == 0
     assert {p.name: p.read_bytes() for p in data.iterdir()} == interrupted
+
+
+@measured
+def test_terminated_preprocessing_cleans_up(pre: Path) -> None:
+    status, _ = preprocess_until_signal(pre, signal.SIGTERM)
+    assert status == 143
+    assert not leftovers(pre)
 
 
 @fresh
