@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -248,6 +250,30 @@ def test_verbose_adds_the_traceback(run: Run) -> None:
     ended = run("extract_fingerprint -d 77 --verbose")
     assert ended.status == 1
     assert "Traceback" in ended.err and "no dataset with the number 77" in ended.err
+
+
+@measured
+def test_full_disk_leaves_the_old_plans(run: Run, pre: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {p.name: p.read_bytes() for p in (pre / FINETUNE).iterdir() if p.is_file()}
+
+    def full(_handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    ended = run("plan_experiment -d 902 -gpu_memory_target 4")
+    assert ended.status == 1
+    assert "no space left on the device" in ended.err and str(pre / FINETUNE) in ended.err
+    assert {p.name: p.read_bytes() for p in (pre / FINETUNE).iterdir() if p.is_file()} == before
+
+
+@fresh
+def test_folder_that_cannot_be_made_is_named(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        monkeypatch.setenv("nnUNet_preprocessed", str(folder))
+        ended = run("extract_fingerprint -d 902 --no_pbar")
+        assert ended.status == 1
+        assert str(tmp_path / "file") in ended.err
 
 
 @measured
