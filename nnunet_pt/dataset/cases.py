@@ -220,7 +220,7 @@ def _discover(folder: Path, ending: str, num_channels: int | None) -> Discovery:
 def _explicit_cases(raw_dataset_folder: Path, description: DatasetDescription) -> Discovery:
     cases: list[Case] = []
     missing: dict[str, str] = {}
-    for identifier, row in sorted((description.cases or {}).items()):
+    for identifier, row in (description.cases or {}).items():  # in the order of the table, as in nnU-Net
         if row.label is None:
             missing[identifier] = 'no "label" in the "dataset" table'
             continue

@@ -24,7 +24,7 @@ from nnunet_pt.dataset.labels import Labels
 from nnunet_pt.planning.intensity_statistics import ValueCounts, draw_foreground, summarize
 from nnunet_pt.plans.fingerprint import Fingerprint, IntensityProperties
 from nnunet_pt.preprocessing.case import channel_error, input_files, read_case
-from nnunet_pt.preprocessing.crop import bounding_box, nonzero_mask
+from nnunet_pt.preprocessing.crop import as_slices, bounding_box, nonzero_mask
 
 FINGERPRINT_FILE = "dataset_fingerprint.json"
 INTEGRITY_FILE = "integrity_report.json"
@@ -203,9 +203,10 @@ def measure_case(job: MeasureJob) -> None:
     image, label, properties = read_case(job.case, job.reader_name, job.labels)
     if len(image) != job.num_channels:
         raise channel_error(job.case, len(image), job.num_channels)
-    foreground = np.zeros(image.shape[1:], dtype=bool) if label is None else label[0] > 0
-    drawn = draw_foreground([channel[foreground] for channel in image], job.num_draws)
     bounds = bounding_box(nonzero_mask(image))
+    inside = as_slices(bounds)
+    foreground = np.zeros(image.shape[1:], dtype=bool) if label is None else label[0] > 0
+    drawn = draw_foreground([channel[inside][foreground[inside]] for channel in image], job.num_draws)
     arrays: dict[str, Any] = {
         "stamp": np.array(job.stamp),
         "spacing": np.array(properties["spacing"], dtype=np.float64),
