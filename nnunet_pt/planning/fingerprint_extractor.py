@@ -23,7 +23,7 @@ from nnunet_pt.dataset.integrity import verify_dataset_integrity
 from nnunet_pt.dataset.labels import Labels
 from nnunet_pt.planning.intensity_statistics import ValueCounts, draw_foreground, summarize
 from nnunet_pt.plans.fingerprint import Fingerprint, IntensityProperties
-from nnunet_pt.preprocessing.case import channel_error, input_files, read_case
+from nnunet_pt.preprocessing.case import channel_error, check_hidden_nonfinite, input_files, read_case
 from nnunet_pt.preprocessing.crop import as_slices, bounding_box, nonzero_mask
 
 FINGERPRINT_FILE = "dataset_fingerprint.json"
@@ -203,6 +203,7 @@ def measure_case(job: MeasureJob) -> None:
     image, label, properties = read_case(job.case, job.reader_name, job.labels)
     if len(image) != job.num_channels:
         raise channel_error(job.case, len(image), job.num_channels)
+    check_hidden_nonfinite(image, job.case)  # here only: every dataset passes here once
     bounds = bounding_box(nonzero_mask(image))
     inside = as_slices(bounds)
     foreground = np.zeros(image.shape[1:], dtype=bool) if label is None else label[0] > 0

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from nnunet_pt.core.errors import ImageError
 from nnunet_pt.core.files import digest_of
 from nnunet_pt.dataset.cases import Case
+from nnunet_pt.dataset.images.hidden_damage import nonfinite_in_nifti
 from nnunet_pt.dataset.images.registry import reader_writer_by_name
 from nnunet_pt.dataset.labels import Labels
 from nnunet_pt.plans.fingerprint import IntensityProperties
@@ -174,16 +175,41 @@ def read_case(
 
 def _check_finite(image: NDArray[np.float32], case: Case) -> None:
     for channel, values in enumerate(image):
-        if np.isfinite(values.sum(dtype=np.float64)):
+        if not np.isfinite(values.sum(dtype=np.float64)):
+            path = case.images[min(channel, len(case.images) - 1)]
+            raise _not_finite(path, case, int(np.isnan(values).sum()), int(np.isinf(values).sum()))
+
+
+def check_hidden_nonfinite(image_cxyz: NDArray[np.float32], case: Case) -> None:
+    """Find NaN and infinite values that the reader has turned into 0, as ITK does with NIfTI files.
+
+    Reads only files whose voxels may be affected.
+
+    Raises:
+        ImageError: If there are any.
+    """
+    for channel, path in enumerate(case.images):
+        values = image_cxyz[channel] if len(case.images) == len(image_cxyz) else image_cxyz
+        if values.all():
             continue
-        path = case.images[min(channel, len(case.images) - 1)]
-        num_nan, num_inf = int(np.isnan(values).sum()), int(np.isinf(values).sum())
-        raise ImageError(
-            f"The image {path} of case {case.identifier} holds values that are not numbers.",
-            found=f"{num_nan} NaN and {num_inf} infinite of {values.size} voxels",
-            expected="finite values only",
-            remedy="replace them (for example by 0 or the minimum) or leave the case out",
-        )
+        _refuse_nonfinite(path, case)
+    if case.label is not None:
+        _refuse_nonfinite(case.label, case)
+
+
+def _refuse_nonfinite(path: Path, case: Case) -> None:
+    num_nan, num_inf = nonfinite_in_nifti(path)
+    if num_nan or num_inf:
+        raise _not_finite(path, case, num_nan, num_inf)
+
+
+def _not_finite(path: Path, case: Case, num_nan: int, num_inf: int) -> ImageError:
+    return ImageError(
+        f"The file {path} of case {case.identifier} holds values that are not numbers.",
+        found=f"{num_nan} NaN and {num_inf} infinite values",
+        expected="finite values only",
+        remedy="replace them (for example by 0 or the minimum) or leave the case out",
+    )
 
 
 def _integer_labels(label: NDArray[np.float32], case: Case, labels: Labels) -> NDArray[Any]:

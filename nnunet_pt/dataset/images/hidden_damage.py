@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 PIECE = 1 << 20
 HEADER_BYTES = 540
 FLOAT_TYPES = {16: "f4", 64: "f8"}  # NIfTI's codes
+NIFTI_ENDINGS = (".nii", ".nii.gz")
 GZIP_MAGIC = b"\x1f\x8b"
 GIPL_HEADER_BYTES = 256
 
@@ -63,6 +64,18 @@ def check_gipl_complete(path: Path, data_bytes: int) -> None:
             _require(path, path.stat().st_size, GIPL_HEADER_BYTES + data_bytes)
 
 
+def nonfinite_in_nifti(path: Path) -> tuple[int, int]:
+    """How many values of a NIfTI file are NaN, and how many infinite; only floating-point types are read for it.
+
+    Raises:
+        ImageError: If the file is truncated or damaged.
+    """
+    if not path.name.lower().endswith(NIFTI_ENDINGS):
+        return 0, 0
+    with _gzip_errors(path), _content(path) as content:
+        return _count_nonfinite(content, _Header.parse(content.read(HEADER_BYTES), path))
+
+
 def scan_file(path: Path) -> tuple[int, int]:
     """Read a file completely, which compares the checksum if it is compressed with gzip.
 
@@ -72,18 +85,23 @@ def scan_file(path: Path) -> tuple[int, int]:
     Raises:
         ImageError: If the file is truncated or damaged anywhere.
     """
-    with path.open("rb") as file:
-        zipped = file.read(2) == GZIP_MAGIC
-    is_nifti = path.name.lower().endswith((".nii", ".nii.gz"))
-    if not zipped and not is_nifti:
-        return 0, 0
+    is_nifti = path.name.lower().endswith(NIFTI_ENDINGS)
     counts = (0, 0)
-    with _gzip_errors(path), gzip.open(path, "rb") if zipped else path.open("rb") as content:
+    with _gzip_errors(path), _content(path) as content:
+        if not is_nifti and not isinstance(content, gzip.GzipFile):
+            return counts
         if is_nifti:
             counts = _count_nonfinite(content, _Header.parse(content.read(HEADER_BYTES), path))
         while content.read(PIECE):
             pass
     return counts
+
+
+def _content(path: Path) -> gzip.GzipFile | BufferedReader:
+    """The file's content, decompressed if it is compressed with gzip."""
+    with path.open("rb") as file:
+        zipped = file.read(2) == GZIP_MAGIC
+    return gzip.open(path, "rb") if zipped else path.open("rb")
 
 
 def _count_nonfinite(content: gzip.GzipFile | BufferedReader, header: _Header) -> tuple[int, int]:
