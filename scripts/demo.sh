@@ -72,6 +72,11 @@ if [ -z "${DEMO_DATA:-}" ]; then
 else
     say "Check, measure, plan and preprocess"
     run nnUNetv2_plan_and_preprocess -d "${ids[@]}" --verify_dataset_integrity
+    if [ ${#ids[@]} -gt 1 ]; then
+        say "If ${datasets[1]} were to be used for pre-training, it would need the plans of ${datasets[0]}"
+        run nnUNetv2_move_plans_between_datasets -s "${ids[0]}" -t "${ids[1]}" -sp nnUNetPlans -tp pretrainPlans ||
+            echo "These two do not go together; the demo goes on."
+    fi
 fi
 
 say "What is there now"
