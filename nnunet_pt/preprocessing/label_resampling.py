@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 
 from nnunet_pt.preprocessing.interpolation import (
     MatrixBlock,
-    interpolation_matrix,
     linear_neighbours,
-    matrix_block,
+    matrix_blocks,
     nearest_index,
     working_type,
 )
@@ -193,7 +192,10 @@ def scores_to_labels(
     shape = scores_cxyz.shape[1:]
     working = working_type(scores_cxyz.dtype)
     result = np.empty(tuple(new_shape), dtype=dtype)
-    parts = [_axis_parts(*job, working) for job in zip(shape, new_shape, orders, _SCORE_BLOCK, strict=True)]
+    parts = [
+        list(matrix_blocks(size, new_size, order, working, length))
+        for size, new_size, order, length in zip(shape, new_shape, orders, _SCORE_BLOCK, strict=True)
+    ]
 
     def fill(block: tuple[MatrixBlock, ...]) -> None:
         old = tuple(p.columns for p in block)
@@ -205,14 +207,6 @@ def scores_to_labels(
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max_workers=threads) as pool:
         list(pool.map(fill, itertools.product(*parts)))
     return result
-
-
-def _axis_parts(size: int, new_size: int, order: int, length: int, working: Any) -> list[MatrixBlock]:
-    matrix = interpolation_matrix(size, new_size, order)
-    return [
-        matrix_block(matrix, slice(start, min(start + length, new_size)), working)
-        for start in range(0, new_size, length)
-    ]
 
 
 def _best_class(scores_cxyz: NDArray[Any], block: tuple[MatrixBlock, ...], score_dtype: Any, dtype: Any) -> Labels:

@@ -81,7 +81,7 @@ def resample_data_or_seg_to_shape(
         order_z: Spline order along a separately treated axis.
         force_separate_z: See :func:`separate_axis`.
         separate_z_anisotropy_threshold: See :func:`separate_axis`.
-        threads: Number of threads used for label maps (images use those of the BLAS library).
+        threads: Number of threads; it does not change the result.
 
     Returns:
         Array of the input's type; the input itself if its shape is the new one.
@@ -96,18 +96,18 @@ def resample_data_or_seg_to_shape(
         return resized if values is None else values[resized]
     result = np.empty((len(array_cxyz), *new_shape), dtype=array_cxyz.dtype)
     for channel, volume in enumerate(array_cxyz):
-        result[channel] = _resize_image(volume, new_shape, axis, order, order_z)
+        result[channel] = _resize_image(volume, new_shape, axis, order, order_z, threads)
     return result
 
 
 def _resize_image(
-    volume: NDArray[Any], new_shape: tuple[int, ...], axis: int | None, order: int, order_z: int
+    volume: NDArray[Any], new_shape: tuple[int, ...], axis: int | None, order: int, order_z: int, threads: int
 ) -> NDArray[Any]:
     if not np.issubdtype(volume.dtype, np.floating):
         volume = volume.astype(np.float64)
     others = tuple(a for a in range(volume.ndim) if a != axis)
     in_plane = tuple(volume.shape[a] if a == axis else new_shape[a] for a in range(volume.ndim))
-    resized = resize_volume(volume, in_plane, order)
+    resized = resize_volume(volume, in_plane, order, threads=threads)
     if order > 1 and resized is not volume:  # splines overshoot; nnU-Net clips to the range of what it resized at once
         low, high = volume.min(axis=others, keepdims=True), volume.max(axis=others, keepdims=True)
         np.clip(resized, low.astype(resized.dtype), high.astype(resized.dtype), out=resized)
@@ -115,7 +115,7 @@ def _resize_image(
         return resized
     if order_z == 0:
         return resized.take(nearest_index(volume.shape[axis], new_shape[axis]), axis=axis)
-    return resize_axis(resized, axis, new_shape[axis], order_z)
+    return resize_axis(resized, axis, new_shape[axis], order_z, threads=threads)
 
 
 def _resize_labels(
