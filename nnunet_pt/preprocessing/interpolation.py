@@ -111,7 +111,7 @@ def _matrix_block(size: int, new_size: int, order: int, dtype: Any, rows: slice)
         matrix[index, np.minimum(lower + 1, size - 1) - start] += fraction
     else:
         _add_spline_weights(matrix, coordinates - start, order)
-    used = np.flatnonzero(np.abs(matrix).max(axis=0) > _NEGLIGIBLE_WEIGHT)
+    used = np.flatnonzero(np.abs(matrix).max(axis=0) > (_NEGLIGIBLE_WEIGHT if order > 1 else 0))
     first, last = int(used[0]), int(used[-1]) + 1
     weights = np.ascontiguousarray(matrix[:, first:last], dtype=dtype)
     return MatrixBlock(rows, slice(start + first, start + last), weights)
