@@ -8,6 +8,7 @@ A case is three files: ``<case>.b2nd`` (image, float32, (channels, x, y, z)), ``
 from __future__ import annotations
 
 import io
+import math
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_pt.core.errors import StorageError
-from nnunet_pt.core.files import atomic_path, write_bytes
+from nnunet_pt.core.files import storage_errors, write_bytes
 from nnunet_pt.preprocessing.blosc_layout import blocks_and_chunks
 
 COMPRESSION_LEVEL = 5
@@ -44,9 +45,9 @@ def write_array(path: Path, array: NDArray[Any], patch_size: Sequence[int]) -> N
     # One thread: several store the blocks of a chunk in the order in which they finish, another one in every run
     parameters = {"codec": blosc2.Codec.LZ4HC, "clevel": COMPRESSION_LEVEL, "nthreads": 1}
     parameters["filters"] = [_best_filter(array, blocks, chunks, parameters)]
-    with atomic_path(path) as temporary:
-        temporary.unlink()  # blosc2 wants to create it
-        blosc2.asarray(array, urlpath=str(temporary), chunks=chunks, blocks=blocks, cparams=parameters, mmap_mode="w+")
+    # Compressed in memory: writing to a mapped file, as nnU-Net does, ends with a bus error when the disk is full
+    compressed = blosc2.asarray(array, chunks=chunks, blocks=blocks, cparams=parameters, contiguous=True)
+    write_bytes(path, compressed.to_cframe())
 
 
 def _best_filter(
@@ -103,9 +104,10 @@ def load_case(folder: Path, case: str) -> tuple[NDArray[np.float32], NDArray[np.
     if not image.is_file() and archive.is_file():
         try:
             with np.load(archive) as arrays:
-                return arrays["data"], arrays["seg"], load_properties(pickled)
-        except (OSError, ValueError, KeyError) as error:
+                image_cxyz, segmentation_1xyz = arrays["data"], arrays["seg"]
+        except Exception as error:  # damaged archives raise anything from BadZipFile to zlib.error
             raise _damaged(archive, error) from error
+        return image_cxyz, segmentation_1xyz, load_properties(pickled)
     return _read_array(image), _read_array(segmentation), load_properties(pickled)
 
 
@@ -113,10 +115,13 @@ def _read_array(path: Path) -> NDArray[Any]:
     import blosc2
 
     if not path.is_file():
-        raise StorageError(f"{path} is missing.", remedy="run nnUNetv2_preprocess again; it redoes what is missing")
+        raise _missing(path)
     try:
-        return np.asarray(blosc2.open(urlpath=str(path), mode="r", mmap_mode="r")[...])
-    except (OSError, RuntimeError, ValueError) as error:
+        stored = blosc2.open(urlpath=str(path), mode="r", mmap_mode="r")
+        if math.prod(stored.shape) * stored.dtype.itemsize > stored.schunk.nbytes:
+            raise ValueError(f"shape {stored.shape} does not fit its {stored.schunk.nbytes} bytes of content")
+        return np.asarray(stored[...])
+    except Exception as error:  # a damaged header makes blosc2 raise anything
         raise _damaged(path, error) from error
 
 
@@ -126,14 +131,13 @@ def load_properties(path: Path) -> dict[str, Any]:
     Raises:
         StorageError: If the file is missing, damaged, or holds anything else.
     """
+    if not path.is_file():
+        raise _missing(path)
+    with storage_errors(path):
+        content = path.read_bytes()
     try:
-        with path.open("rb") as file:
-            return dict(PlainUnpickler(io.BytesIO(file.read())).load())
-    except FileNotFoundError as error:
-        raise StorageError(
-            f"{path} is missing.", remedy="run nnUNetv2_preprocess again; it redoes what is missing"
-        ) from error
-    except (OSError, EOFError, pickle.UnpicklingError, ValueError, TypeError, IndexError, KeyError) as error:
+        return dict(PlainUnpickler(io.BytesIO(content)).load())
+    except Exception as error:  # a damaged pickle can ask for anything
         raise _damaged(path, error) from error
 
 
@@ -160,6 +164,10 @@ class PlainUnpickler(pickle.Unpickler):
         if (module, name) not in self._ALLOWED:
             raise pickle.UnpicklingError(f"it refers to {module}.{name}, which is not plain data")
         return super().find_class(module, name)
+
+
+def _missing(path: Path) -> StorageError:
+    return StorageError(f"{path} is missing.", remedy="run nnUNetv2_preprocess again; it redoes what is missing")
 
 
 def _damaged(path: Path, error: Exception) -> StorageError:
