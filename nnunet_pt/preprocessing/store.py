@@ -103,7 +103,7 @@ def load_case(folder: Path, case: str) -> tuple[NDArray[np.float32], NDArray[np.
     archive = folder / f"{case}.npz"
     if not image.is_file() and archive.is_file():
         try:
-            with np.load(archive) as arrays:
+            with archive.open("rb") as file, np.load(file) as arrays:
                 image_cxyz, segmentation_1xyz = arrays["data"], arrays["seg"]
         except Exception as error:  # damaged archives raise anything from BadZipFile to zlib.error
             raise _damaged(archive, error) from error
