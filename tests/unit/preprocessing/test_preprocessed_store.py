@@ -45,7 +45,7 @@ def test_round_trip(stored: Path, arrays: tuple[np.ndarray, np.ndarray]) -> None
     np.testing.assert_array_equal(properties["class_locations"][1], np.arange(8))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(
     shape=st.tuples(st.integers(1, 3), *[st.integers(1, 40)] * 3),
     patch=st.one_of(st.tuples(*[st.integers(1, 40)] * 3), st.tuples(*[st.integers(1, 40)] * 2)),
