@@ -45,14 +45,16 @@ def nearest_index(size: int, new_size: int) -> NDArray[np.intp]:
     return np.floor(coordinates + 0.5).astype(np.intp)
 
 
-def linear_neighbours(size: int, new_size: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """For each new voxel the index of the lower old neighbour and the weight of the upper one.
+def linear_neighbours(size: int, new_size: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
+    """For each new voxel the lower and the upper old neighbour and the weight of the upper one.
 
-    Beyond the outermost voxel centres the outermost value continues.
+    Beyond the outermost voxel centres both are the outermost voxel. The weights remain what they would be if the grid
+    went on, as in scipy: they add up to one in any case, but products of them are rounded differently.
     """
-    coordinates = np.clip(grid_coordinates(size, new_size), 0, size - 1)
+    coordinates = grid_coordinates(size, new_size)
     lower = np.floor(coordinates)
-    return lower.astype(np.intp), coordinates - lower
+    below = lower.astype(np.intp)
+    return np.maximum(below, 0), np.minimum(below + 1, size - 1), coordinates - lower
 
 
 def _b_spline(x: NDArray[np.float64], order: int) -> NDArray[np.float64]:
@@ -106,9 +108,9 @@ def _matrix_block(size: int, new_size: int, order: int, dtype: Any, rows: slice)
     if order == 0:
         matrix[index, nearest_index(size, new_size)[rows] - start] = 1
     elif order == 1:
-        lower, fraction = (values[rows] for values in linear_neighbours(size, new_size))
+        lower, upper, fraction = (values[rows] for values in linear_neighbours(size, new_size))
         matrix[index, lower - start] = 1 - fraction
-        matrix[index, np.minimum(lower + 1, size - 1) - start] += fraction
+        matrix[index, upper - start] += fraction
     else:
         _add_spline_weights(matrix, coordinates - start, order)
     used = np.flatnonzero(np.abs(matrix).max(axis=0) > (_NEGLIGIBLE_WEIGHT if order > 1 else 0))

@@ -45,19 +45,14 @@ class _Axis(NamedTuple):
     """What the voxels of one new axis need to know about the old one."""
 
     lower: NDArray[np.intp]  # index of the lower neighbour
-    step: NDArray[np.intp]  # 1, or 0 where there is no upper neighbour
+    step: NDArray[np.intp]  # 1, or 0 where the upper neighbour is the same voxel
     weights: NDArray[np.float64]  # (2, new): of the lower and of the upper neighbour
     nearest: NDArray[np.intp]
 
 
 def _axis(size: int, new_size: int) -> _Axis:
-    lower, fraction = linear_neighbours(size, new_size)
-    return _Axis(
-        lower,
-        np.minimum(lower + 1, size - 1) - lower,
-        np.stack([1 - fraction, fraction]),
-        nearest_index(size, new_size),
-    )
+    lower, upper, fraction = linear_neighbours(size, new_size)
+    return _Axis(lower, upper - lower, np.stack([1 - fraction, fraction]), nearest_index(size, new_size))
 
 
 def vote_labels(labels_xyz: Labels, new_shape: Sequence[int], *, threads: int = 1) -> Labels:

@@ -53,6 +53,18 @@ def test_vote_equals_the_slow_way(
     np.testing.assert_array_equal(got, slow_vote(labels, new_shape))
 
 
+@pytest.mark.parametrize(
+    ("shape", "new_shape"),
+    [((4, 9, 7), (6, 5, 12)), ((6, 10, 9), (4, 4, 15)), ((5, 6, 7), (9, 8, 6)), ((3, 8), (7, 5))],
+)
+def test_near_ties_are_decided_by_the_same_last_bit(shape: tuple[int, ...], new_shape: tuple[int, ...]) -> None:
+    """Simple fractions make sums that are equal on paper, everywhere and above all at the border."""
+    random = np.random.default_rng(0)
+    for _ in range(150):
+        labels = random.integers(-1, 4, shape).astype(np.int16)
+        np.testing.assert_array_equal(vote_labels(labels, new_shape), slow_vote(labels, new_shape))
+
+
 @settings(deadline=None, max_examples=200)
 @given(
     shape=shapes,
