@@ -21,8 +21,9 @@ Resampler = Callable[..., NDArray[Any]]
 
 
 def compute_new_shape(shape: Sequence[int], spacing: Sequence[float], new_spacing: Sequence[float]) -> tuple[int, ...]:
-    """Extents of the same volume at another spacing; halves are rounded to even."""
-    return tuple(int(np.round(old / new * size)) for size, old, new in zip(shape, spacing, new_spacing, strict=True))
+    """Extents of the same volume at another spacing, at least one voxel; halves are rounded to even."""
+    sizes = zip(shape, spacing, new_spacing, strict=True)
+    return tuple(max(1, int(np.round(old / new * size))) for size, old, new in sizes)
 
 
 def separate_axis(
@@ -91,9 +92,9 @@ def resample_data_or_seg_to_shape(
         return array_cxyz
     axis = separate_axis(current_spacing, new_spacing, force_separate_z, separate_z_anisotropy_threshold)
     if is_seg:
-        codes, values = _integer_codes(array_cxyz)
-        resized = np.stack([_resize_labels(c, new_shape, axis, order, order_z, threads) for c in codes])
-        return resized if values is None else values[resized]
+        integers = _as_integers(array_cxyz)
+        resized = [_resize_labels(labels, new_shape, axis, order, order_z, threads) for labels in integers]
+        return np.stack(resized).astype(array_cxyz.dtype, copy=False)
     result = np.empty((len(array_cxyz), *new_shape), dtype=array_cxyz.dtype)
     for channel, volume in enumerate(array_cxyz):
         result[channel] = _resize_image(volume, new_shape, axis, order, order_z, threads)
@@ -147,12 +148,14 @@ def _majority_along(labels: NDArray[Any], axis: int, new_size: int, order: int) 
     return result
 
 
-def _integer_codes(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """Label maps as integers in the same order, and the values behind the integers if they are not the labels."""
+def _as_integers(labels: NDArray[Any]) -> NDArray[Any]:
+    """Label maps of floating-point type as integers."""
     if np.issubdtype(labels.dtype, np.integer):
-        return labels, None
-    values, codes = np.unique(labels, return_inverse=True)
-    return codes.reshape(labels.shape).astype(np.int32), values
+        return labels
+    integers = labels.astype(np.int64)
+    if not np.array_equal(integers, labels):
+        raise ValueError("a label map holds values that are not whole numbers")
+    return integers
 
 
 def resample_scores_to_labels(
