@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nnunet_pt.core.errors import DatasetError
-from nnunet_pt.core.files import atomic_path, digest_of, make_folder
+from nnunet_pt.core.errors import DatasetError, NnunetError
+from nnunet_pt.core.files import atomic_path, digest_of, make_folder, remove_leftovers
 from nnunet_pt.core.registry import Registry
 from nnunet_pt.core.resources import default_num_processes
 from nnunet_pt.core.settings import Workspace
@@ -25,6 +25,7 @@ from nnunet_pt.planning.intensity_statistics import ValueCounts, draw_foreground
 from nnunet_pt.plans.fingerprint import Fingerprint, IntensityProperties
 from nnunet_pt.preprocessing.case import channel_error, check_hidden_nonfinite, input_files, read_case
 from nnunet_pt.preprocessing.crop import as_slices, bounding_box, nonzero_mask
+from nnunet_pt.preprocessing.preconditions import check_dataset
 
 FINGERPRINT_FILE = "dataset_fingerprint.json"
 INTEGRITY_FILE = "integrity_report.json"
@@ -131,10 +132,12 @@ def _extract(request: FingerprintRequest, workspace: Workspace) -> FingerprintRe
         return FingerprintResult(path=path, fingerprint=Fingerprint.load(path), reused=True)
     description = DatasetDescription.load(raw / "dataset.json")
     cases = training_cases(raw, description)
-    if not cases:
-        raise DatasetError(f"{raw} holds no training cases.")
+    labels = Labels.from_description(description)
+    check_dataset(cases, labels)
     make_folder(parts)
-    jobs = _jobs(cases, description, parts)
+    remove_leftovers(target)
+    remove_leftovers(parts)
+    jobs = _jobs(cases, description, labels, parts)
     outcome = map_cases(
         measure_case,
         [CaseTask(case=j.case.identifier, argument=j, ram_bytes=_estimate_ram(j)) for j in jobs if not _is_done(j)],
@@ -157,10 +160,17 @@ EXTRACTORS: Registry[Callable[[FingerprintRequest, Workspace], FingerprintResult
 )
 
 
-def _jobs(cases: Sequence[Case], description: DatasetDescription, parts: Path) -> list[MeasureJob]:
+def _jobs(cases: Sequence[Case], description: DatasetDescription, labels: Labels, parts: Path) -> list[MeasureJob]:
     reader = choose_reader_writer(description, cases[0].images[0])
-    labels = Labels.from_description(description)
     num_draws = NUM_SAMPLES // len(cases)
+    settings = [
+        _PARTS_VERSION,
+        reader.name,
+        num_draws,
+        description.num_channels,
+        labels.all_labels,
+        labels.ignore_label,
+    ]
     return [
         MeasureJob(
             case=case,
@@ -169,27 +179,34 @@ def _jobs(cases: Sequence[Case], description: DatasetDescription, parts: Path) -
             num_channels=description.num_channels,
             num_draws=num_draws,
             part=parts / f"{case.identifier}.npz",
-            stamp=_stamp(case, reader.name, num_draws),
+            stamp=_stamp(case, settings),
         )
         for case in cases
     ]
 
 
-def _stamp(case: Case, reader_name: str, num_draws: int) -> str:
+def _stamp(case: Case, settings: Sequence[Any]) -> str:
     """Changes with everything that a measurement depends on."""
     status = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in input_files(case) if p.exists()]
-    return digest_of([_PARTS_VERSION, reader_name, num_draws, status])
+    return digest_of([*settings, status])
 
 
 def _is_done(job: MeasureJob) -> bool:
-    if not job.part.is_file():
+    """Whether there is a part that can be read completely and was measured under the same conditions."""
+    try:
+        with job.part.open("rb") as file, np.load(file) as part:
+            return str(part["stamp"]) == job.stamp and all(part[name] is not None for name in part.files)
+    except FileNotFoundError:
         return False
-    with np.load(job.part) as part:
-        return str(part["stamp"]) == job.stamp
+    except Exception:  # a damaged archive raises anything from BadZipFile to zlib.error; it will be replaced
+        return False
 
 
 def _estimate_ram(job: MeasureJob) -> int:
-    header = reader_writer_by_name(job.reader_name).read_header(job.case.images[0])
+    try:
+        header = reader_writer_by_name(job.reader_name).read_header(job.case.images[0])
+    except NnunetError:  # whoever measures the case will say what is wrong with it
+        return _BASE_RAM
     voxels = header.num_voxels // header.num_channels
     return _BASE_RAM + voxels * (4 * job.num_channels + 12) + min(voxels, job.num_draws) * 24
 
@@ -207,7 +224,7 @@ def measure_case(job: MeasureJob) -> None:
     bounds = bounding_box(nonzero_mask(image))
     inside = as_slices(bounds)
     foreground = np.zeros(image.shape[1:], dtype=bool) if label is None else label[0] > 0
-    drawn = draw_foreground([channel[inside][foreground[inside]] for channel in image], job.num_draws)
+    drawn = draw_foreground((channel[inside][foreground[inside]] for channel in image), job.num_draws)
     arrays: dict[str, Any] = {
         "stamp": np.array(job.stamp),
         "spacing": np.array(properties["spacing"], dtype=np.float64),
@@ -216,8 +233,8 @@ def measure_case(job: MeasureJob) -> None:
     }
     for channel, sample in enumerate(drawn):
         arrays[f"values_{channel}"], arrays[f"counts_{channel}"] = sample.values, sample.counts
-    with atomic_path(job.part) as temporary:
-        np.savez(temporary, **arrays)
+    with atomic_path(job.part) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
 
 
 def _merge(parts: Sequence[Path], num_channels: int, dataset: str) -> Fingerprint:

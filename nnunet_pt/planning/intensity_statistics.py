@@ -68,6 +68,7 @@ def _draw_counts(random: np.random.RandomState, population: int, num_draws: int)
 
 
 def _counted(values: NDArray[np.float32], counts: NDArray[np.int64]) -> ValueCounts:
+    values = values + np.float32(0)  # makes -0 the same as 0 in its bits, too
     order = np.argsort(values)
     values, counts = values[order], counts[order]
     starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]])

@@ -175,9 +175,14 @@ def read_case(
 
 def _check_finite(image: NDArray[np.float32], case: Case) -> None:
     for channel, values in enumerate(image):
-        if not np.isfinite(values.sum(dtype=np.float64)):
+        if not _all_finite(values):
             path = case.images[min(channel, len(case.images) - 1)]
             raise _not_finite(path, case, int(np.isnan(values).sum()), int(np.isinf(values).sum()))
+
+
+def _all_finite(values: NDArray[np.float32]) -> bool:
+    with np.errstate(invalid="ignore"):  # of opposite infinities
+        return bool(np.isfinite(values.sum(dtype=np.float64)))  # float64 holds the sum of any number of float32
 
 
 def check_hidden_nonfinite(image_cxyz: NDArray[np.float32], case: Case) -> None:
@@ -213,11 +218,10 @@ def _not_finite(path: Path, case: Case, num_nan: int, num_inf: int) -> ImageErro
 
 
 def _integer_labels(label: NDArray[np.float32], case: Case, labels: Labels) -> NDArray[Any]:
-    """Labels as int16 (int32 if they need it), after a check of their values."""
+    """Labels as int16, the type in which they are stored, after a check of their values."""
     allowed = {*labels.all_labels, *(() if labels.ignore_label is None else (labels.ignore_label,))}
-    finite = bool(np.isfinite(label.sum(dtype=np.float64)))
-    low, high = (float(label.min()), float(label.max())) if finite else (0.0, 0.0)
-    integers = label.astype(np.int16 if max(-low, high) <= np.iinfo(np.int16).max else np.int32) if finite else None
+    low, high = (float(label.min()), float(label.max())) if _all_finite(label) else (-np.inf, np.inf)
+    integers = label.astype(np.int16) if max(-low, high) <= np.iinfo(np.int16).max else None
     if integers is None or not np.array_equal(integers, label):
         unexpected: list[Any] = sorted(set(np.unique(label).tolist()) - allowed)
     elif low < 0 or high > max(allowed):

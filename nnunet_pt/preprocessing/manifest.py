@@ -94,7 +94,7 @@ class CaseRecord:
             stamps = {
                 key: {name: FileStamp(**stamp) for name, stamp in data[key].items()} for key in ("inputs", "outputs")
             }
-            return cls(case=data["case"], settings=data["settings"], **stamps)
+            return cls(case=str(data["case"]), settings=str(data["settings"]), **stamps)
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from nnunet_pt.core.console import get_logger
-from nnunet_pt.core.errors import DatasetError, UnknownNameError, UsageError
-from nnunet_pt.core.files import copy_file, make_folder, remove_leftovers, storage_errors
+from nnunet_pt.core.errors import NnunetError, UnknownNameError, UsageError
+from nnunet_pt.core.files import TEMPORARY_PREFIX, copy_file, make_folder, remove_leftovers, storage_errors
 from nnunet_pt.core.registry import Registry
 from nnunet_pt.core.resources import available_cpus
 from nnunet_pt.core.settings import Workspace
@@ -22,11 +21,9 @@ from nnunet_pt.dataset.labels import Labels
 from nnunet_pt.plans.plans import Plans
 from nnunet_pt.preprocessing.case import CaseJob, CaseSettings, input_files, preprocess_case
 from nnunet_pt.preprocessing.manifest import CaseRecord, Manifest
-from nnunet_pt.preprocessing.normalize import NORMALIZATION
-from nnunet_pt.preprocessing.resample import RESAMPLERS
-from nnunet_pt.preprocessing.store import case_files
+from nnunet_pt.preprocessing.preconditions import check_dataset, check_plans
+from nnunet_pt.preprocessing.store import GT_FOLDER, case_files
 
-GT_FOLDER = "gt_segmentations"
 DEFAULT_CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
 DEFAULT_PROCESSES = {"2d": 8, "3d_fullres": 4, "3d_lowres": 8}
 OTHER_PROCESSES = 4
@@ -153,8 +150,7 @@ def preprocess_dataset(request: PreprocessRequest, workspace: Workspace) -> Prep
     description = DatasetDescription.load(target / "dataset.json")
     labels = Labels.from_description(description)
     cases = training_cases(workspace.raw / name, description)
-    if not cases:
-        raise DatasetError(f"{workspace.raw / name} holds no training cases.")
+    check_dataset(cases, labels)
     known = [c for c in request.configurations if c in plans.configuration_names]
     skipped = tuple(c for c in request.configurations if c not in known)
     if not known:
@@ -164,8 +160,10 @@ def preprocess_dataset(request: PreprocessRequest, workspace: Workspace) -> Prep
     for missing in skipped:
         _log.info("%s has no configuration %s; skipped.", request.plans_name, missing)
     jobs = [(n, CaseSettings.of(plans, n, labels, description.channel_names)) for n in known]
+    check_plans(jobs)
     for _, settings in jobs:
-        check_names(settings)
+        PREPROCESSORS[settings.configuration.preprocessor_name]
+    remove_leftovers(target)
     results = [
         _preprocess_configuration(
             request, n, settings, cases, target, request.processes_for(request.configurations.index(n))
@@ -174,21 +172,6 @@ def preprocess_dataset(request: PreprocessRequest, workspace: Workspace) -> Prep
     ]
     copy_ground_truth(cases, description.file_ending, target / GT_FOLDER)
     return PreprocessResult(dataset=name, configurations=tuple(results), skipped=skipped)
-
-
-def check_names(settings: CaseSettings) -> None:
-    """Find names in the plans that do not exist before any work is done.
-
-    Raises:
-        UnknownNameError: With similar names.
-    """
-    configuration = settings.configuration
-    reader_writer_by_name(settings.reader_name)
-    PREPROCESSORS[configuration.preprocessor_name]
-    for scheme in configuration.normalization_schemes:
-        NORMALIZATION[scheme]
-    for spec in (configuration.resampling_data, configuration.resampling_seg):
-        RESAMPLERS[spec.name]
 
 
 def _preprocess_configuration(
@@ -200,13 +183,11 @@ def _preprocess_configuration(
     num_processes: int,
 ) -> ConfigurationResult:
     folder = target / settings.configuration.data_identifier
-    manifest = Manifest(folder)
-    if request.clean:
-        with storage_errors(folder):
-            shutil.rmtree(folder, ignore_errors=not folder.exists())
-        manifest.keep(())
     make_folder(folder)
     remove_leftovers(folder)
+    manifest = Manifest(folder)
+    if request.clean:
+        manifest.records.clear()
     current, damaged = _sort_out(manifest, settings.digest(), cases, folder, read=request.verify)
     manifest.keep(current)
     _remove_outdated(folder, current)
@@ -262,13 +243,17 @@ def _remove_outdated(folder: Path, current: set[str]) -> None:
     wanted = {name for case in current for name in case_files(case)}
     with storage_errors(folder):
         for path in folder.iterdir():
-            if path.is_file() and path.name not in wanted:
-                path.unlink()
+            # What is being written belongs to a process that is about to end, or to another run
+            if path.is_file() and path.name not in wanted and not path.name.startswith(TEMPORARY_PREFIX):
+                path.unlink(missing_ok=True)
 
 
 def estimate_ram(case: Case, settings: CaseSettings) -> int:
     """Peak memory for preprocessing a case in bytes, from the header of its first image."""
-    header = reader_writer_by_name(settings.reader_name).read_header(case.images[0])
+    try:
+        header = reader_writer_by_name(settings.reader_name).read_header(case.images[0])
+    except NnunetError:  # whoever works on the case will say what is wrong with it
+        return _BASE_RAM
     channels = max(len(case.images), header.num_channels)
     voxels = resampled = header.num_voxels // header.num_channels
     spacing = [header.spacing[a] for a in settings.transpose_forward]
@@ -276,16 +261,23 @@ def estimate_ram(case: Case, settings: CaseSettings) -> int:
     for old, new in zip(spacing[-len(target) :], target, strict=True):
         resampled = round(resampled * old / new)
     largest = max(voxels, resampled)
-    return _BASE_RAM + voxels * (8 * channels + 8) + resampled * (4 * channels + 8) + largest * 16
+    return _BASE_RAM + voxels * (8 * channels + 8) + resampled * (8 * channels + 8) + largest * 16
 
 
 def copy_ground_truth(cases: Sequence[Case], file_ending: str, folder: Path) -> None:
-    """Copy label files that are missing or newer, for evaluation without the raw data."""
+    """Copy label files that are missing or have changed, for evaluation without the raw data."""
     make_folder(folder)
+    remove_leftovers(folder)
     for case in cases:
         if case.label is None:
             continue
         target = folder / f"{case.identifier}{file_ending}"
         with storage_errors(case.label):
-            if not target.is_file() or target.stat().st_mtime < case.label.stat().st_mtime:
+            if not target.is_file() or _size_and_time(target) != _size_and_time(case.label):
                 copy_file(case.label, target)
+
+
+def _size_and_time(path: Path) -> tuple[int, float]:
+    """The time to 2 s, since copies on some file systems have no better one."""
+    status = path.stat()
+    return status.st_size, status.st_mtime // 2

@@ -21,6 +21,7 @@ from nnunet_pt.core.errors import StorageError
 from nnunet_pt.core.files import storage_errors, write_bytes
 from nnunet_pt.preprocessing.blosc_layout import blocks_and_chunks
 
+GT_FOLDER = "gt_segmentations"
 COMPRESSION_LEVEL = 5
 _SEGMENTATION = "_seg"
 
