@@ -5,9 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from nnunet_pt.planning.move_plans import MovePlansRequest
-
 from nnunet_pt.planning.fingerprint_extractor import FingerprintRequest
+from nnunet_pt.planning.move_plans import MovePlansRequest
 from nnunet_pt.planning.planner import PlanRequest
 from nnunet_pt.preprocessing.pipeline import PreprocessRequest
 
