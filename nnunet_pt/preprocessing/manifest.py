@@ -95,7 +95,7 @@ class CaseRecord:
                 key: {name: FileStamp(**stamp) for name, stamp in data[key].items()} for key in ("inputs", "outputs")
             }
             return cls(case=str(data["case"]), settings=str(data["settings"]), **stamps)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
 

@@ -26,7 +26,7 @@ def check_dataset(cases: Sequence[Case], labels: Labels) -> None:
     Raises:
         DatasetError: For case identifiers that are no file names or share one, and for labels that are too large.
     """
-    wrong = [c.identifier for c in cases if Path(c.identifier).name != c.identifier]
+    wrong = [c.identifier for c in cases if not _is_file_name(c.identifier)]
     uses = Counter(name for case in cases for name in case_files(case.identifier))
     wrong += [c.identifier for c in cases if any(uses[name] > 1 for name in case_files(c.identifier))]
     if wrong:
@@ -46,6 +46,10 @@ def check_dataset(cases: Sequence[Case], labels: Labels) -> None:
         )
 
 
+def _is_file_name(text: str) -> bool:
+    return text not in ("", "..") and Path(text).name == text
+
+
 def check_plans(jobs: Sequence[tuple[str, CaseSettings]]) -> None:
     """Find what is wrong with the plans before any work is done.
 
@@ -60,7 +64,7 @@ def check_plans(jobs: Sequence[tuple[str, CaseSettings]]) -> None:
     for name, settings in jobs:
         _check_names(name, settings)
         folder = settings.configuration.data_identifier
-        if Path(folder).name != folder or folder == GT_FOLDER:
+        if not _is_file_name(folder) or folder == GT_FOLDER:
             raise PlansError(f"The data_identifier of configuration {name} is no usable folder name.", found=folder)
         other, others = first.setdefault(folder, (name, settings))
         if _content_digest(others) != _content_digest(settings):
