@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -65,12 +66,14 @@ class SmallDataset:
         name: Folder name of the dataset.
         description: Content of dataset.json; after a change call ``describe``.
         plans: Content of the plans file; after a change call ``plan``.
+        num_samples: Voxels drawn for the fingerprint in all; nnU-Net draws 10^8.
     """
 
     root: Path
     name: str = "Dataset007_Small"
     description: dict[str, Any] = field(default_factory=dict)
     plans: dict[str, Any] = field(default_factory=dict)
+    num_samples: int = 3000
 
     @property
     def workspace(self) -> Workspace:
@@ -170,8 +173,11 @@ class SmallDataset:
 
     def fingerprint(self, **options: Any) -> FingerprintResult:
         """Measure, by default in this process."""
-        request = FingerprintRequest(dataset=self.name, **{"progress": False, "num_processes": 1, **options})
-        return extract_fingerprint(request, self.workspace)
+        from nnunet_pt.planning import fingerprint_extractor
+
+        request = FingerprintRequest(dataset=self.name, **{"progress": False, "num_processes": 0, **options})
+        with mock.patch.object(fingerprint_extractor, "NUM_SAMPLES", self.num_samples):
+            return extract_fingerprint(request, self.workspace)
 
     def contents(self, folder: Path | None = None) -> dict[str, bytes]:
         """Every file below a folder (by default all preprocessed data), without manifests, which hold times."""

@@ -115,7 +115,9 @@ def extract_fingerprint(request: FingerprintRequest, workspace: Workspace) -> Fi
 def _extract(request: FingerprintRequest, workspace: Workspace) -> FingerprintResult:
     name = resolve_dataset_name(request.dataset, workspace)
     raw, target = workspace.raw / name, workspace.preprocessed / name
-    num_processes = request.num_processes or default_num_processes(DEFAULT_PROCESSES)
+    num_processes = request.num_processes
+    if num_processes is None:
+        num_processes = default_num_processes(DEFAULT_PROCESSES)
     if request.verify_integrity:
         make_folder(target)
         verify_dataset_integrity(
