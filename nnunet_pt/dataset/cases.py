@@ -39,7 +39,7 @@ class Discovery:
     """What was found in the folders of a dataset.
 
     Attributes:
-        cases: Usable cases, sorted by identifier.
+        cases: Usable cases, sorted by identifier, or in the order of a ``dataset`` table.
         missing: For a case that lacks files, what it lacks.
         foreign: Files with the right ending that belong to no case.
         without_images: Label files without an image.
@@ -114,7 +114,7 @@ def resolve_dataset_name(dataset: int | str, workspace: Workspace) -> str:
 
 
 def training_cases(raw_dataset_folder: Path, description: DatasetDescription) -> tuple[Case, ...]:
-    """The training cases of a raw dataset, sorted by identifier.
+    """The training cases of a raw dataset, sorted by identifier, or in the order of a ``dataset`` table.
 
     Args:
         raw_dataset_folder: ``nnUNet_raw/DatasetXXX_Name``.

@@ -108,9 +108,9 @@ def test_case_table_expands_variables_and_relative_paths(tmp_path: Path, monkeyp
         "a": {"images": ["/x.nrrd"], "label": "y"},
     }
     cases = training_cases(tmp_path / "raw", describe(1, dataset=table))
-    assert [c.identifier for c in cases] == ["a", "b"]
-    assert cases[1].images == (Path("/somewhere/b.nrrd"),)
-    assert cases[1].label == tmp_path / "b.nrrd"
+    assert [c.identifier for c in cases] == ["b", "a"]  # as in the table
+    assert cases[0].images == (Path("/somewhere/b.nrrd"),)
+    assert cases[0].label == tmp_path / "b.nrrd"
 
 
 def test_case_table_without_label(tmp_path: Path) -> None:
