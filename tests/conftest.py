@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -210,6 +210,18 @@ def write_image(array: np.ndarray, path: Path, spacing: Sequence[float] = (1.0, 
 def image_writer() -> Any:
     """``write_image`` for modules that cannot import it."""
     return write_image
+
+
+@pytest.fixture(scope="session")
+def small_dataset() -> Callable[[Path], SmallDataset]:
+    """A function that makes a dataset without cases under a folder."""
+
+    def make(root: Path) -> SmallDataset:
+        dataset = SmallDataset(root)
+        dataset.begin()
+        return dataset
+
+    return make
 
 
 @pytest.fixture
