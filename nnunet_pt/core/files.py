@@ -76,15 +76,14 @@ def atomic_path(path: Path, *, keep_ending: bool = True) -> Iterator[Path]:
     make_folder(path.parent)
     ending = f"-{path.name[-100:]}" if keep_ending else ""  # the whole name could become too long
     temporary = path.parent / f"{_own_prefix()}{os.getpid()}-{secrets.token_hex(4)}{ending}"
-    with storage_errors(path):  # created with the permissions that any new file gets
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666))
-    try:
-        with storage_errors(path):
+    try:  # a signal may end this process at any moment from here on
+        with storage_errors(path):  # created with the permissions that any new file gets
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666))
             yield temporary
             _flush(temporary)
             temporary.replace(path)
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             temporary.unlink()
 
 

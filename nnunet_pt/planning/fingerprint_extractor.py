@@ -140,15 +140,19 @@ def _extract(request: FingerprintRequest, workspace: Workspace) -> FingerprintRe
     remove_leftovers(target)
     remove_leftovers(parts)
     jobs = _jobs(cases, description, labels, parts)
-    outcome = map_cases(
-        measure_case,
-        [CaseTask(case=j.case.identifier, argument=j, ram_bytes=_estimate_ram(j)) for j in jobs if not _is_done(j)],
-        num_workers=num_processes,
-        max_ram_gb=request.max_ram_gb,
-        description=f"Fingerprint of {name}",
-        on_failure=request.on_failure,
-        progress=request.progress,
-    )
+    todo = [j for j in jobs if not _is_done(j)]
+    try:
+        outcome = map_cases(
+            measure_case,
+            [CaseTask(case=j.case.identifier, argument=j, ram_bytes=_estimate_ram(j)) for j in todo],
+            num_workers=num_processes,
+            max_ram_gb=request.max_ram_gb,
+            description=f"Fingerprint of {name}",
+            on_failure=request.on_failure,
+            progress=request.progress,
+        )
+    finally:
+        remove_leftovers(parts)  # of workers that were killed
     if outcome.failures:
         return FingerprintResult(path=path, fingerprint=None, failures=outcome.failures)
     fingerprint = _merge([j.part for j in jobs], description.num_channels, name)

@@ -201,16 +201,19 @@ def _preprocess_configuration(
         )
         for case in todo
     ]
-    outcome = map_cases(
-        PREPROCESSORS[settings.configuration.preprocessor_name],
-        tasks,
-        num_workers=num_processes,
-        max_ram_gb=request.max_ram_gb,
-        description=f"Preprocessing {target.name} {name}",
-        on_failure=request.on_failure,
-        progress=request.progress,
-        on_result=lambda _, record: manifest.add(record),
-    )
+    try:
+        outcome = map_cases(
+            PREPROCESSORS[settings.configuration.preprocessor_name],
+            tasks,
+            num_workers=num_processes,
+            max_ram_gb=request.max_ram_gb,
+            description=f"Preprocessing {target.name} {name}",
+            on_failure=request.on_failure,
+            progress=request.progress,
+            on_result=lambda _, record: manifest.add(record),
+        )
+    finally:
+        remove_leftovers(folder)  # of workers that were killed
     manifest.keep(manifest.records)
     return ConfigurationResult(
         name=name,
