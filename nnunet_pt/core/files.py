@@ -208,11 +208,19 @@ def _own_prefix() -> str:
 def _is_leftover(path: Path) -> bool:
     owner = path.name.removeprefix(_own_prefix()).partition("-")[0]
     if path.name.startswith(_own_prefix()) and owner.isdigit():
-        try:
-            os.kill(int(owner), 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:  # a process of somebody else
-            return False
-        return False
+        return not _is_running(int(owner))
     return time.time() - path.stat().st_mtime > LEFTOVER_AGE_S
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # a process of somebody else
+        return True
+    try:  # in a container without an init process, killed processes stay as zombies for ever
+        state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return True
+    return state not in ("Z", "X")
