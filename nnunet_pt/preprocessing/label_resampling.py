@@ -28,7 +28,7 @@ Labels = NDArray[Any]
 
 # A label with more than half of the weight has won; the margin is far above rounding and far below any real difference.
 _CLEAR_MAJORITY = 0.5 + 1e-9
-_SLAB_VOXELS = 1 << 19
+_SLAB_VOXELS = 1 << 17
 _SCORE_BLOCK = (32, 64, 64)
 _SCORE_MARGIN = 1e-5
 
@@ -122,21 +122,23 @@ def _vote(source: Labels, mixed: NDArray[np.bool_], axes: list[_Axis], active: l
     base = np.zeros(len(contested), dtype=np.intp)
     nearest = np.zeros(len(contested), dtype=np.intp)
     for axis, index, stride in zip(axes, where, strides, strict=True):
-        base += (axis.lower * stride)[index]
-        nearest += (axis.nearest * stride)[index]
-    steps = {a: (axes[a].step * strides[a])[where[a]] for a in active}
-    weights = {a: axes[a].weights[:, where[a]] for a in active}
-    corners = list(itertools.product((0, 1), repeat=len(active)))
+        base += (axis.lower * stride).take(index)
+        nearest += (axis.nearest * stride).take(index)
+    # Corners in C order, each with its position and the product of its weights, grown axis by axis
+    corners: list[tuple[NDArray[np.intp], NDArray[np.float64] | None]] = [(base, None)]
+    for a in active:
+        step = (axes[a].step * strides[a]).take(where[a])
+        lower_weight, upper_weight = (w.take(where[a]) for w in axes[a].weights)
+        corners = [
+            (position + step if upper else position, factor if weight is None else weight * factor)
+            for position, weight in corners
+            for upper, factor in ((False, lower_weight), (True, upper_weight))
+        ]
     votes = np.empty((len(corners), len(contested)))
     labels = np.empty((len(corners), len(contested)), dtype=source.dtype)
     favourite = flat.take(nearest)
     score = np.zeros(len(contested))
-    for k, corner in enumerate(corners):
-        position, weight = base, None
-        for axis_number, upper in zip(active, corner, strict=True):
-            position = position + steps[axis_number] if upper else position
-            factor = weights[axis_number][upper]
-            weight = factor if weight is None else weight * factor
+    for k, (position, weight) in enumerate(corners):
         flat.take(position, out=labels[k])
         votes[k] = weight
         score += votes[k] * (labels[k] == favourite)
