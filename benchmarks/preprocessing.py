@@ -244,11 +244,22 @@ def agreement(job: str, sides: dict[str, Side]) -> str:
         return "-"
     if sides["ours"].result.suffix == ".json":
         ours, peer = (json.loads(s.result.read_text()) for s in (sides["ours"], sides["peer"]))
-        return "identical" if ours == peer else "differs"
+        return f"largest relative difference {largest_difference(ours, peer):.1e}"
     ours, peer = (np.load(s.result) for s in (sides["ours"], sides["peer"]))
     if job == "image":
         return f"largest error {np.abs(ours - peer).max() / np.ptp(peer):.1e} of the range"
     return f"{100 * (ours == peer).mean():.4f} % equal voxels"
+
+
+def largest_difference(ours: object, peer: object) -> float:
+    """Largest relative difference of any number in two JSON values of the same structure."""
+    if isinstance(peer, dict) and isinstance(ours, dict) and ours.keys() == peer.keys():
+        return max(largest_difference(ours[k], peer[k]) for k in peer)
+    if isinstance(peer, list) and isinstance(ours, list) and len(ours) == len(peer):
+        return max((largest_difference(a, b) for a, b in zip(ours, peer, strict=True)), default=0.0)
+    if isinstance(peer, (int, float)) and isinstance(ours, (int, float)):
+        return abs(ours - peer) / max(abs(peer), 1e-6)
+    return 0.0 if ours == peer else float("inf")
 
 
 def row(job: str, sides: dict[str, Side]) -> str:
