@@ -215,16 +215,16 @@ def test_case_that_kills_every_worker_is_named(dataset: Any, undisturbed: Any, s
 
 
 def test_interrupted_measurement_is_used_again(dataset: Any) -> None:
-    process = start(dataset, "fingerprint")
-    wait_until(lambda: list(dataset.preprocessed.glob("*.parts/*.npz")), process)
+    process = start(dataset, "fingerprint", "-np", "1")
+    wait_until(lambda: list(dataset.preprocessed.glob("*.parts/[!.]*.npz")), process)
     interrupt(process, lambda: os.killpg(process.pid, signal.SIGKILL))
-    parts = {p.name: p.stat().st_mtime_ns for p in dataset.preprocessed.glob("*.parts/*.npz")}
+    parts = {p.name: p.stat().st_mtime_ns for p in dataset.preprocessed.glob("*.parts/[!.]*.npz")}
     assert 0 < len(parts) < len(CASES)
     dataset.image("case_3").write_bytes(b"no image")  # so that the parts are still there afterwards
     process = start(dataset, "fingerprint")
     process.communicate(timeout=60)
     assert process.returncode == 1
-    now = {p.name: p.stat().st_mtime_ns for p in dataset.preprocessed.glob("*.parts/*.npz")}
+    now = {p.name: p.stat().st_mtime_ns for p in dataset.preprocessed.glob("*.parts/[!.]*.npz")}
     assert parts.items() <= now.items()
 
 
