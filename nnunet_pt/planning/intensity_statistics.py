@@ -101,9 +101,9 @@ def summarize(load: Callable[[int], ValueCounts], num_cases: int) -> IntensityPr
     if total == 0:
         return None
     mean = weighted / total
-    variance = sum(
-        float(((case.values - mean) ** 2) @ case.counts) for case in map(load, range(num_cases)) if len(case.values)
-    )
+    variance = 0.0
+    for case in map(load, range(num_cases)):
+        variance += float(((case.values.astype(np.float64) - mean) ** 2) @ case.counts)
     median, low_percentile, high_percentile = _percentiles(load, num_cases, histogram, (50.0, 0.5, 99.5))
     return IntensityProperties(
         max=_single(high),
