@@ -28,4 +28,4 @@ def feature_map_size(network_class_name, arch_kwargs, *, input_channels, num_cla
 
     del input_channels
     architecture = Architecture(network_class_name=network_class_name, arch_kwargs=arch_kwargs, requires_import=())
-    return compute(architecture, patch_size=patch_size, num_classes=num_classes)
+    return compute(architecture, patch_size, num_classes)
