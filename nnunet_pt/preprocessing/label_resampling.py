@@ -29,6 +29,7 @@ Labels = NDArray[Any]
 # A label with more than half of the weight has won; the margin is far above rounding and far below any real difference.
 _CLEAR_MAJORITY = 0.5 + 1e-9
 _SLAB_VOXELS = 1 << 17
+_VOTES_AT_ONCE = 1 << 16
 _SCORE_BLOCK = (32, 64, 64)
 _SCORE_MARGIN = 1e-5
 
@@ -114,13 +115,18 @@ def _vote(source: Labels, mixed: NDArray[np.bool_], axes: list[_Axis], active: l
     lowers = [axis.lower for axis in axes]
     out[...] = _gather(source, lowers)
     contested = np.flatnonzero(_gather(mixed, lowers))
-    if not len(contested):
-        return
-    where = np.unravel_index(contested, out.shape)
+    for start in range(0, len(contested), _VOTES_AT_ONCE):  # a single plane may be large
+        part = contested[start : start + _VOTES_AT_ONCE]
+        out.ravel()[part] = _elect(source, axes, active, np.unravel_index(part, out.shape))
+
+
+def _elect(source: Labels, axes: list[_Axis], active: list[int], where: Sequence[NDArray[np.intp]]) -> Labels:
+    """The winners at some voxels, given by one array of indices for each axis."""
+    number = len(where[0])
     strides = [math.prod(source.shape[a + 1 :]) for a in range(source.ndim)]
     flat = source.ravel()
-    base = np.zeros(len(contested), dtype=np.intp)
-    nearest = np.zeros(len(contested), dtype=np.intp)
+    base = np.zeros(number, dtype=np.intp)
+    nearest = np.zeros(number, dtype=np.intp)
     for axis, index, stride in zip(axes, where, strides, strict=True):
         base += (axis.lower * stride).take(index)
         nearest += (axis.nearest * stride).take(index)
@@ -134,10 +140,10 @@ def _vote(source: Labels, mixed: NDArray[np.bool_], axes: list[_Axis], active: l
             for position, weight in corners
             for upper, factor in ((False, lower_weight), (True, upper_weight))
         ]
-    votes = np.empty((len(corners), len(contested)))
-    labels = np.empty((len(corners), len(contested)), dtype=source.dtype)
+    votes = np.empty((len(corners), number))
+    labels = np.empty((len(corners), number), dtype=source.dtype)
     favourite = flat.take(nearest)
-    score = np.zeros(len(contested))
+    score = np.zeros(number)
     for k, (position, weight) in enumerate(corners):
         flat.take(position, out=labels[k])
         votes[k] = weight
@@ -146,7 +152,7 @@ def _vote(source: Labels, mixed: NDArray[np.bool_], axes: list[_Axis], active: l
     open_ = np.flatnonzero(score <= _CLEAR_MAJORITY)
     if len(open_):
         winner[open_] = _count_votes(labels[:, open_], votes[:, open_], favourite[open_], score[open_])
-    out.ravel()[contested] = winner
+    return winner
 
 
 def _count_votes(labels: Labels, votes: NDArray[np.float64], favourite: Labels, favourite_score: Any) -> Labels:

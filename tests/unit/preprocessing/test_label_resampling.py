@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -101,17 +103,29 @@ def test_number_of_threads_does_not_matter(threads: int, monkeypatch: pytest.Mon
     alone = vote_labels(labels, (23, 9, 30))
     np.testing.assert_array_equal(vote_labels(labels, (23, 9, 30), threads=threads), alone)
     monkeypatch.setattr(label_resampling, "_SLAB_VOXELS", 300)  # several slabs for each thread
+    monkeypatch.setattr(label_resampling, "_VOTES_AT_ONCE", 37)
     np.testing.assert_array_equal(vote_labels(labels, (23, 9, 30), threads=threads), alone)
     np.testing.assert_array_equal(vote_labels(labels, (23, 9, 30)), alone)
 
 
 def test_realistic_labels_with_many_values() -> None:
     random = np.random.default_rng(2)
-    smooth = ndimage.gaussian_filter(random.normal(size=(24, 26, 22)), 2.0)
-    labels = np.digitize(smooth, np.quantile(smooth, np.linspace(0, 1, 400)[1:-1])).astype(np.int16)
+    smooth = ndimage.gaussian_filter(random.normal(size=(16, 18, 15)), 1.5)
+    labels = np.digitize(smooth, np.quantile(smooth, np.linspace(0, 1, 300)[1:-1])).astype(np.int16)
     assert labels.max() > 255
-    for new_shape in ((31, 20, 33), (12, 13, 11), (48, 52, 44)):
+    for new_shape in ((21, 15, 24), (8, 9, 7)):
         np.testing.assert_array_equal(vote_labels(labels, new_shape), slow_vote(labels, new_shape))
+
+
+def test_a_large_plane_of_noise_needs_little_memory() -> None:
+    labels = np.random.default_rng(6).integers(0, 3, (1, 900, 800)).astype(np.uint8)
+    tracemalloc.start()
+    try:
+        vote_labels(labels, (1, 1000, 1100))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 60 << 20  # the votes of all voxels at once would take 200 MB
 
 
 def test_labels_may_be_a_view_and_two_dimensional() -> None:
