@@ -131,6 +131,7 @@ def _extract(request: FingerprintRequest, workspace: Workspace) -> FingerprintRe
     if request.clean:
         shutil.rmtree(parts, ignore_errors=True)
     elif path.is_file():
+        shutil.rmtree(parts, ignore_errors=True)  # a run that ended between writing and tidying up leaves them
         return FingerprintResult(path=path, fingerprint=Fingerprint.load(path), reused=True)
     description = DatasetDescription.load(raw / "dataset.json")
     cases = training_cases(raw, description)

@@ -161,6 +161,16 @@ def test_existing_fingerprint_is_used(three: Any) -> None:
     assert "was there already" in result.summary()
 
 
+def test_run_that_was_killed_before_tidying_up(three: Any) -> None:
+    three.fingerprint()
+    wanted = three.contents()
+    leftover = three.preprocessed / "dataset_fingerprint.parts"
+    leftover.mkdir()
+    (leftover / "a1.npz").write_bytes(b"")
+    assert three.fingerprint().reused
+    assert three.contents() == wanted and not leftover.exists()
+
+
 def test_clean_measures_again(three: Any) -> None:
     first = three.fingerprint().fingerprint
     three.add("d4")
