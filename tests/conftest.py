@@ -13,12 +13,18 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import hypothesis
 import numpy as np
 import pytest
 
 from nnunet_pt.core.settings import Settings, Workspace
 from nnunet_pt.planning.fingerprint_extractor import FingerprintRequest, FingerprintResult, extract_fingerprint
 from nnunet_pt.preprocessing.pipeline import PreprocessRequest, PreprocessResult, preprocess_dataset
+
+# Continuous integration tries the same examples every time; new ones are for developers
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
+if os.environ.get("CI"):
+    hypothesis.settings.load_profile("ci")
 
 NETWORK = {
     "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
