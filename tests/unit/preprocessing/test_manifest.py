@@ -98,6 +98,12 @@ def test_missing_and_shortened_files(record: CaseRecord, folder: Path, name: str
     assert not record.is_intact(folder)
 
 
+def test_record_of_too_few_files_is_not_intact(record: CaseRecord, folder: Path) -> None:
+    for name in case_files("case"):
+        outputs = {n: s for n, s in record.outputs.items() if n != name}
+        assert not CaseRecord(case="case", settings="s", inputs=record.inputs, outputs=outputs).is_intact(folder)
+
+
 def test_moved_dataset_is_still_current(
     record: CaseRecord, raw: tuple[Path, ...], folder: Path, tmp_path: Path
 ) -> None:
