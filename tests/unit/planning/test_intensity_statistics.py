@@ -42,8 +42,8 @@ def assert_equal(properties: IntensityProperties | None, values: np.ndarray) -> 
     scale = max(abs(wanted["min"]), abs(wanted["max"]))
     step = float(np.finfo(np.float32).smallest_subnormal)  # the tiniest numbers have no more digits than that
     for name in FIELDS:
-        tolerance = 0 if name in ("max", "min") else 1e-6 * scale + 1.5e-45  # the smallest step of float32 + step
-        assert getattr(properties, name) == pytest.approx(wanted[name], rel=0, abs=tolerance), name
+        exact = 0 if name in ("max", "min") else 1e-6 * scale + step
+        assert getattr(properties, name) == pytest.approx(wanted[name], rel=0, abs=exact), name
 
 
 def as_sample(counts: ValueCounts) -> np.ndarray:
