@@ -60,7 +60,7 @@ if [ -z "${DEMO_DATA:-}" ]; then
     pretraining=901
     say "The finetuning dataset: check it, measure it, plan, preprocess"
     run nnUNetv2_plan_and_preprocess -d $finetuning --verify_dataset_integrity
-    say "Other plans for the same data: residual encoders, in three sizes"
+    say "Other plans for the same data: a residual encoder (there are three sizes)"
     run nnUNetv2_plan_experiment -d $finetuning -pl nnUNetPlannerResEncM
     say "The pretraining dataset is measured too, ..."
     run nnUNetv2_extract_fingerprint -d $pretraining --verify_dataset_integrity

@@ -9,7 +9,7 @@ from __future__ import annotations
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import Generic, Literal, TypeVar
 
@@ -36,6 +36,7 @@ R = TypeVar("R")
 BYTES_PER_GB = 2**30
 DEFAULT_SHARE_OF_FREE_RAM = 0.8
 TICK_S = 1.0
+_NUM_THREADS = 8
 
 _log = get_logger(__name__)
 
@@ -146,6 +147,16 @@ def map_cases(
     return MapResult(
         results={t.case: run.results[t.case] for t in tasks if t.case in run.results}, failures=tuple(run.failures)
     )
+
+
+def map_in_threads(function: Callable[[A], R], items: Sequence[A]) -> list[R]:
+    """Apply a function to many items in a few threads of this process, for work that mostly waits for the disk.
+
+    Returns:
+        The results in the order of the items.
+    """
+    with ThreadPoolExecutor(max_workers=_NUM_THREADS, thread_name_prefix="nnunet_pt-disk") as pool:
+        return list(pool.map(function, items))
 
 
 def _make_executor(num_workers: int) -> Executor:

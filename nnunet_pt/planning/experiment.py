@@ -1,4 +1,4 @@
-"""From a fingerprint to configurations: spacing, patch and batch size, network (fact sheet 6.2 to 6.8).
+"""From a fingerprint to configurations: spacing, patch and batch size, network.
 
 Pure computation; :mod:`nnunet_pt.planning.planner` reads and writes the files. Intermediate numbers are float64 and
 roundings go half to even, as in nnU-Net, so that the plans are the same.

@@ -1,4 +1,4 @@
-"""The fingerprint: spacings, shapes and foreground intensities of a dataset (fact sheet 5)."""
+"""The fingerprint: spacings, shapes and foreground intensities of a dataset."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from nnunet_pt.core.console import get_logger
 from nnunet_pt.core.errors import DatasetError, NnunetError
 from nnunet_pt.core.files import atomic_path, digest_of, make_folder, remove_leftovers
 from nnunet_pt.core.registry import Registry
 from nnunet_pt.core.resources import default_num_processes
 from nnunet_pt.core.settings import Workspace
-from nnunet_pt.core.workers import CaseFailure, CaseTask, map_cases
+from nnunet_pt.core.workers import CaseFailure, CaseTask, map_cases, map_in_threads
 from nnunet_pt.dataset.cases import Case, resolve_dataset_name, training_cases
 from nnunet_pt.dataset.description import DatasetDescription
 from nnunet_pt.dataset.images.registry import choose_reader_writer, reader_writer_by_name
@@ -35,6 +36,7 @@ NUM_SAMPLES = 10**8
 _PARTS_FOLDER = "dataset_fingerprint.parts"
 _PARTS_VERSION = 1
 _BASE_RAM = 250 << 20
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +134,9 @@ def _extract(request: FingerprintRequest, workspace: Workspace) -> FingerprintRe
         shutil.rmtree(parts, ignore_errors=True)
     elif path.is_file():
         shutil.rmtree(parts, ignore_errors=True)  # a run that ended between writing and tidying up leaves them
-        return FingerprintResult(path=path, fingerprint=Fingerprint.load(path), reused=True)
+        fingerprint = Fingerprint.load(path)
+        _warn_if_outdated(fingerprint, raw, path)
+        return FingerprintResult(path=path, fingerprint=fingerprint, reused=True)
     description = DatasetDescription.load(raw / "dataset.json")
     cases = training_cases(raw, description)
     labels = Labels.from_description(description)
@@ -141,11 +145,15 @@ def _extract(request: FingerprintRequest, workspace: Workspace) -> FingerprintRe
     remove_leftovers(target)
     remove_leftovers(parts)
     jobs = _jobs(cases, description, labels, parts)
-    todo = [j for j in jobs if not _is_done(j)]
+    todo = [j for j, done in zip(jobs, map_in_threads(_is_done, jobs), strict=True) if not done]
+    estimates = map_in_threads(_estimate_ram, todo)
     try:
         outcome = map_cases(
             measure_case,
-            [CaseTask(case=j.case.identifier, argument=j, ram_bytes=_estimate_ram(j)) for j in todo],
+            [
+                CaseTask(case=j.case.identifier, argument=j, ram_bytes=ram)
+                for j, ram in zip(todo, estimates, strict=True)
+            ],
             num_workers=num_processes,
             max_ram_gb=request.max_ram_gb,
             description=f"Fingerprint of {name}",
@@ -160,6 +168,21 @@ def _extract(request: FingerprintRequest, workspace: Workspace) -> FingerprintRe
     fingerprint.save(path)
     shutil.rmtree(parts, ignore_errors=True)
     return FingerprintResult(path=path, fingerprint=fingerprint)
+
+
+def _warn_if_outdated(fingerprint: Fingerprint, raw: Path, path: Path) -> None:
+    """Say so if cases were added or removed since the fingerprint was measured."""
+    if not (raw / "dataset.json").is_file():
+        return
+    num_cases = len(training_cases(raw, DatasetDescription.load(raw / "dataset.json")))
+    if num_cases != len(fingerprint.spacings):
+        _log.warning(
+            "%s was measured on %d cases, but the dataset has %d now. Measure again with --clean if plans shall "
+            "follow the dataset as it is.",
+            path,
+            len(fingerprint.spacings),
+            num_cases,
+        )
 
 
 EXTRACTORS: Registry[Callable[[FingerprintRequest, Workspace], FingerprintResult]] = Registry(

@@ -1,4 +1,4 @@
-"""How a preprocessed array is cut into blosc2 chunks and blocks: nnU-Net's rule (fact sheet 7.5).
+"""How a preprocessed array is cut into blosc2 chunks and blocks: nnU-Net's rule.
 
 A block is what is decompressed at once, made to fit a core's L2 cache; a chunk is what is read from disk at once, made
 to fit the shared L3 cache. Both follow the patch size, so that reading a patch touches little else.

@@ -1,4 +1,4 @@
-"""One case, from its raw files to arrays a network can use (fact sheet 7.1)."""
+"""One case, from its raw files to arrays a network can use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where each class can be found in a preprocessed case, for oversampling foreground in training (fact sheet 7.4)."""
+"""Where each class can be found in a preprocessed case, for oversampling foreground in training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cropping to the nonzero region (fact sheet 5)."""
+"""Cropping to the nonzero region."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Intensity normalisation, one channel at a time, with nnU-Net's scheme names and formulas (fact sheet 2.3 and 7.2)."""
+"""Intensity normalisation, one channel at a time, with nnU-Net's scheme names and formulas."""
 
 from __future__ import annotations
 

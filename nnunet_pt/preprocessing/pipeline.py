@@ -13,7 +13,7 @@ from nnunet_pt.core.files import TEMPORARY_PREFIX, copy_file, make_folder, remov
 from nnunet_pt.core.registry import Registry
 from nnunet_pt.core.resources import available_cpus
 from nnunet_pt.core.settings import Workspace
-from nnunet_pt.core.workers import CaseFailure, CaseTask, map_cases
+from nnunet_pt.core.workers import CaseFailure, CaseTask, map_cases, map_in_threads
 from nnunet_pt.dataset.cases import Case, resolve_dataset_name, training_cases
 from nnunet_pt.dataset.description import DatasetDescription
 from nnunet_pt.dataset.images.registry import reader_writer_by_name
@@ -197,9 +197,9 @@ def _preprocess_configuration(
         CaseTask(
             case=case.identifier,
             argument=CaseJob(case=case, settings=settings, folder=folder, threads=threads),
-            ram_bytes=estimate_ram(case, settings),
+            ram_bytes=ram,
         )
-        for case in todo
+        for case, ram in zip(todo, map_in_threads(lambda c: estimate_ram(c, settings), todo), strict=True)
     ]
     try:
         outcome = map_cases(

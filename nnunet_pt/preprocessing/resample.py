@@ -1,4 +1,4 @@
-"""Resampling functions with the names that plans files use (fact sheet 6.7 and 7.3)."""
+"""Resampling functions with the names that plans files use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""nnU-Net's torch resampling, used by the ``*_torchres`` planners (fact sheet 6.7 and 7.3).
+"""nnU-Net's torch resampling, used by the ``*_torchres`` planners.
 
 Linear interpolation instead of cubic splines: faster in nnU-Net, a little smoother.
 """

@@ -1,4 +1,4 @@
-"""Cross-validation splits, the same as nnU-Net makes (fact sheet 8.1)."""
+"""Cross-validation splits, the same as nnU-Net makes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Preprocessed cases on disk, as nnU-Net writes and reads them (fact sheet 1.3 and 7.5).
+"""Preprocessed cases on disk, as nnU-Net writes and reads them.
 
 A case is three files: ``<case>.b2nd`` (image, float32, (channels, x, y, z)), ``<case>_seg.b2nd`` (segmentation, int16,
 (1, x, y, z), -1 outside the nonzero mask) and ``<case>.pkl`` (properties). Folders that nnU-Net filled with

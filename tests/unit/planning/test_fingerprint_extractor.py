@@ -326,3 +326,11 @@ def test_dataset_without_cases(small: Any) -> None:
     with pytest.raises(DatasetError, match="no cases"):
         small.fingerprint()
     assert not Path(small.preprocessed / "dataset_fingerprint.parts").exists()
+
+
+def test_says_when_the_dataset_has_grown(three: Any, caplog: pytest.LogCaptureFixture) -> None:
+    three.fingerprint()
+    assert three.fingerprint().reused and not caplog.records
+    three.add("d4")
+    assert three.fingerprint().reused
+    assert "measured on 3 cases, but the dataset has 4 now" in caplog.text
