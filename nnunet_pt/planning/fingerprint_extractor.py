@@ -238,7 +238,7 @@ def _estimate_ram(job: MeasureJob) -> int:
     except NnunetError:  # whoever measures the case will say what is wrong with it
         return _BASE_RAM
     voxels = header.num_voxels // header.num_channels
-    return _BASE_RAM + voxels * (4 * job.num_channels + 12) + min(voxels, job.num_draws) * 24
+    return _BASE_RAM + voxels * (4 * job.num_channels + 12) + min(voxels, job.num_draws) * 40
 
 
 def measure_case(job: MeasureJob) -> None:

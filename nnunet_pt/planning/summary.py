@@ -57,7 +57,7 @@ def _row(plans: Plans, name: str, num_outputs: int) -> tuple[str, ...]:
         sizes(configuration.median_image_size_in_voxels),
         f"{configuration.architecture.short_name}, {kwargs.get('n_stages', '?')} stages",
         _pooling(configuration),
-        "?" if memory is None else f"{memory:.1f} GB",
+        "?" if memory is None else "< 0.1 GB" if memory < 0.1 else f"{memory:.1f} GB",
         _repeated(schemes),
     )
 
