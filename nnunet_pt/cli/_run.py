@@ -99,10 +99,9 @@ def run(
             get_logger().warning(_ignored(parser, unknown))
         with _sigterm_raises():
             _execute(command, args)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Python flushes once more on exit; without a pipe it would complain about it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _flush_output()
+    except BrokenPipeError:  # what the command itself printed could not be read to its end
+        _flush_output()
         return EXIT_BROKEN_PIPE
     except NnunetError as error:
         return _report(f"Error: {error}", error.exit_status, args.verbose)
@@ -131,9 +130,17 @@ def _execute(command: Callable[[Namespace], Outcome], args: Namespace) -> None:
         )
 
 
-def _report(message: str, status: int, verbose: bool) -> int:
-    with contextlib.suppress(BrokenPipeError):
+def _flush_output() -> None:
+    """Hand over what was printed; if nobody reads it any more, let it go."""
+    try:
         sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more on exit; without a pipe it would complain about it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _report(message: str, status: int, verbose: bool) -> int:
+    _flush_output()
     if verbose:
         import traceback
 

@@ -48,15 +48,18 @@ def main(channel_fd: int, report_fd: int, parent: int) -> None:
         Path("/proc/self/oom_score_adj").write_text("500")
     faulthandler.enable(report_fd, all_threads=False)
     watcher = _Watcher(report_fd, parent)
+    status = 0
     try:
         watcher.start()
-        with socket.socket(fileno=channel_fd) as channel:
-            _serve(channel, watcher)
+        try:
+            with socket.socket(fileno=channel_fd) as channel:
+                _serve(channel, watcher)
+        except OSError:  # the parent is gone
+            status = 1
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it comes together with the closing of the channel
     except _Terminated:
         _die_of_sigterm()
-    except OSError:  # the parent is gone
-        _leave(1)
-    _leave(0)
+    _leave(status)
 
 
 def _serve(channel: socket.socket, watcher: _Watcher) -> None:
