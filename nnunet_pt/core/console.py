@@ -7,6 +7,7 @@ package as a library configure :mod:`logging` themselves.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -154,7 +155,13 @@ def _rate_text(rate: float, unit: str) -> str:
 
 
 def _is_terminal() -> bool:
-    return sys.stderr is not None and sys.stderr.isatty()
+    """Whether a bar can be drawn: on a terminal with a size, which those of some containers and launchers lack."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        return False
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError):  # not a real file
+        return True
 
 
 def table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> str:

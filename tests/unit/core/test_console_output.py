@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
+import os
 import re
+import struct
 import sys
+import termios
 from collections.abc import Iterator
 
 import pytest
@@ -119,6 +123,18 @@ def test_messages_are_printed_above_the_bar(
     assert re.match(r"\s*\r", screen.getvalue()[drawn:])  # the bar was wiped first
     get_logger().info("after")
     assert capsys.readouterr().out == "after\n"
+
+
+@pytest.mark.parametrize(("columns", "drawn"), [(0, "Working: 1/1, "), (90, "Working: 100%|")])
+def test_bar_needs_a_terminal_with_a_width(columns: int, drawn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    with os.fdopen(theirs, "w") as screen, os.fdopen(ours, "rb") as seen:
+        monkeypatch.setattr(sys, "stderr", screen)
+        with Progress(1, "Working") as bar:
+            bar.advance()
+        screen.flush()
+        assert drawn in os.read(seen.fileno(), 4096).decode()
 
 
 @pytest.mark.parametrize(("total", "disable"), [(5, True), (0, False)])
