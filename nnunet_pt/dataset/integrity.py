@@ -10,7 +10,7 @@ from typing import Any, Literal
 from nnunet_pt.core.console import get_logger
 from nnunet_pt.core.errors import DatasetError, ImageError, NnunetError
 from nnunet_pt.core.files import write_json
-from nnunet_pt.core.workers import CaseTask, MapResult, map_cases
+from nnunet_pt.core.workers import CaseTask, MapResult, map_cases, map_in_threads
 from nnunet_pt.dataset.case_check import CaseCheck, CaseResult, check_case
 from nnunet_pt.dataset.cases import (
     Case,
@@ -203,8 +203,7 @@ def _description_findings(description: DatasetDescription) -> Iterable[Finding]:
         yield Finding(kind="old_description", text=f"written for {description.upgraded_from}")
     for kind, text in description.notes.items():
         yield Finding(kind=kind, text=text)
-    labels = Labels.from_description(description)
-    values = [*labels.all_labels, *([labels.ignore_label] if labels.ignore_label is not None else [])]
+    values = Labels.from_description(description).file_values
     gaps = sorted(set(range(max(values) + 1)) - set(values))
     if gaps or min(values) < 0:
         found = ", ".join(map(str, values))
@@ -255,7 +254,6 @@ def _case_findings(
         yield Finding(kind="reader", text=error.text())
         return
     labels = Labels.from_description(description)
-    allowed = (*labels.all_labels, *([labels.ignore_label] if labels.ignore_label is not None else []))
     tasks = [
         CaseTask(
             case=case.identifier,
@@ -263,12 +261,12 @@ def _case_findings(
                 case=case,
                 reader_name=reader.name,
                 num_channels=description.num_channels,
-                labels=allowed,
+                labels=labels.file_values,
                 ignore_label=labels.ignore_label,
             ),
-            ram_bytes=_ram_bytes(reader, case),
+            ram_bytes=ram,
         )
-        for case in cases
+        for case, ram in zip(cases, map_in_threads(lambda c: _ram_bytes(reader, c), cases), strict=True)
     ]
     outcome = map_cases(
         check_case,

@@ -88,6 +88,11 @@ class Labels:
         return self.ignore_label is not None
 
     @property
+    def file_values(self) -> tuple[int, ...]:
+        """Every value a segmentation file may hold: all labels, and the ignore label if there is one."""
+        return self.all_labels if self.ignore_label is None else (*self.all_labels, self.ignore_label)
+
+    @property
     def num_segmentation_heads(self) -> int:
         """Output channels of the network: regions, or labels with background."""
         return len(self.foreground_regions) if self.has_regions else len(self.all_labels)

@@ -11,31 +11,37 @@ from typing import Any, Literal
 import numpy as np
 
 from nnunet_pt.core.console import get_logger
-from nnunet_pt.core.errors import DatasetError, NnunetError
+from nnunet_pt.core.errors import DatasetError
 from nnunet_pt.core.files import atomic_path, digest_of, make_folder, remove_leftovers
 from nnunet_pt.core.registry import Registry
 from nnunet_pt.core.resources import default_num_processes
 from nnunet_pt.core.settings import Workspace
 from nnunet_pt.core.workers import CaseFailure, CaseTask, map_cases, map_in_threads
 from nnunet_pt.dataset.cases import Case, resolve_dataset_name, training_cases
+from nnunet_pt.dataset.description import FILE_NAME as DATASET_FILE
 from nnunet_pt.dataset.description import DatasetDescription
-from nnunet_pt.dataset.images.registry import choose_reader_writer, reader_writer_by_name
-from nnunet_pt.dataset.integrity import verify_dataset_integrity
+from nnunet_pt.dataset.images.registry import choose_reader_writer
+from nnunet_pt.dataset.integrity import REPORT_NAME, verify_dataset_integrity
 from nnunet_pt.dataset.labels import Labels
 from nnunet_pt.planning.intensity_statistics import ValueCounts, draw_foreground, summarize
+from nnunet_pt.plans.fingerprint import FILE_NAME as FINGERPRINT_FILE
 from nnunet_pt.plans.fingerprint import Fingerprint, IntensityProperties
-from nnunet_pt.preprocessing.case import channel_error, check_hidden_nonfinite, input_files, read_case
+from nnunet_pt.preprocessing.case import (
+    WORKER_RAM,
+    channel_error,
+    check_hidden_nonfinite,
+    input_files,
+    read_case,
+    readable_header,
+)
 from nnunet_pt.preprocessing.crop import as_slices, bounding_box, nonzero_mask
 from nnunet_pt.preprocessing.preconditions import check_dataset
 
-FINGERPRINT_FILE = "dataset_fingerprint.json"
-INTEGRITY_FILE = "integrity_report.json"
 DEFAULT_PROCESSES = 8
 NUM_SAMPLES = 10**8
 
 _PARTS_FOLDER = "dataset_fingerprint.parts"
 _PARTS_VERSION = 1
-_BASE_RAM = 250 << 20
 _log = get_logger(__name__)
 
 
@@ -127,7 +133,7 @@ def _extract(request: FingerprintRequest, workspace: Workspace) -> FingerprintRe
             num_workers=num_processes,
             max_ram_gb=request.max_ram_gb,
             progress=request.progress,
-            report_path=target / INTEGRITY_FILE,
+            report_path=target / REPORT_NAME,
         )
     path, parts = target / FINGERPRINT_FILE, target / _PARTS_FOLDER
     if request.clean:
@@ -137,7 +143,7 @@ def _extract(request: FingerprintRequest, workspace: Workspace) -> FingerprintRe
         fingerprint = Fingerprint.load(path)
         _warn_if_outdated(fingerprint, raw, path)
         return FingerprintResult(path=path, fingerprint=fingerprint, reused=True)
-    description = DatasetDescription.load(raw / "dataset.json")
+    description = DatasetDescription.load(raw / DATASET_FILE)
     cases = training_cases(raw, description)
     labels = Labels.from_description(description)
     check_dataset(cases, labels)
@@ -172,9 +178,9 @@ def _extract(request: FingerprintRequest, workspace: Workspace) -> FingerprintRe
 
 def _warn_if_outdated(fingerprint: Fingerprint, raw: Path, path: Path) -> None:
     """Say so if cases were added or removed since the fingerprint was measured."""
-    if not (raw / "dataset.json").is_file():
+    if not (raw / DATASET_FILE).is_file():
         return
-    num_cases = len(training_cases(raw, DatasetDescription.load(raw / "dataset.json")))
+    num_cases = len(training_cases(raw, DatasetDescription.load(raw / DATASET_FILE)))
     if num_cases != len(fingerprint.spacings):
         _log.warning(
             "%s was measured on %d cases, but the dataset has %d now. Measure again with --clean if plans shall "
@@ -233,12 +239,11 @@ def _is_done(job: MeasureJob) -> bool:
 
 
 def _estimate_ram(job: MeasureJob) -> int:
-    try:
-        header = reader_writer_by_name(job.reader_name).read_header(job.case.images[0])
-    except NnunetError:  # whoever measures the case will say what is wrong with it
-        return _BASE_RAM
+    header = readable_header(job.case, job.reader_name)
+    if header is None:
+        return WORKER_RAM
     voxels = header.num_voxels // header.num_channels
-    return _BASE_RAM + voxels * (4 * job.num_channels + 12) + min(voxels, job.num_draws) * 40
+    return WORKER_RAM + voxels * (4 * job.num_channels + 12) + min(voxels, job.num_draws) * 40
 
 
 def measure_case(job: MeasureJob) -> None:

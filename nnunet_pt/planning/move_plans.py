@@ -12,9 +12,10 @@ from nnunet_pt.core.errors import NnunetError, PlansError, UsageError
 from nnunet_pt.core.files import copy_file
 from nnunet_pt.core.settings import Workspace
 from nnunet_pt.dataset.cases import resolve_dataset_name
+from nnunet_pt.dataset.description import FILE_NAME as DATASET_FILE
 from nnunet_pt.dataset.description import DatasetDescription
 from nnunet_pt.planning.experiment import MASK_IF_CROPPED_TO_LESS
-from nnunet_pt.planning.planner import DATASET_FILE, reader_writer_name
+from nnunet_pt.planning.planner import reader_writer_name
 from nnunet_pt.planning.summary import plan_summary, sizes
 from nnunet_pt.plans.fingerprint import FILE_NAME as FINGERPRINT_FILE
 from nnunet_pt.plans.fingerprint import Fingerprint

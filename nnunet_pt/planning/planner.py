@@ -12,6 +12,7 @@ from nnunet_pt.core.errors import DatasetError, NnunetError, PlansError, UsageEr
 from nnunet_pt.core.files import copy_file, read_json
 from nnunet_pt.core.settings import Workspace
 from nnunet_pt.dataset.cases import resolve_dataset_name, training_cases
+from nnunet_pt.dataset.description import FILE_NAME as DATASET_FILE
 from nnunet_pt.dataset.description import DatasetDescription
 from nnunet_pt.dataset.images.registry import choose_reader_writer
 from nnunet_pt.planning.experiment import MASK_IF_CROPPED_TO_LESS, Design, dataset_geometry, plan_configurations
@@ -21,9 +22,7 @@ from nnunet_pt.plans.fingerprint import Fingerprint
 from nnunet_pt.plans.plans import Plans
 from nnunet_pt.preprocessing.normalize import scheme_for_channel, uses_mask
 from nnunet_pt.preprocessing.pipeline import PREPROCESSORS
-
-DATASET_FILE = "dataset.json"
-SPLITS_FILE = "splits_final.json"
+from nnunet_pt.preprocessing.splits import SPLITS_FILE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,12 +90,6 @@ def plan_experiment(request: PlanRequest, workspace: Workspace) -> Plans:
 def reader_writer_name(raw: Path, description: DatasetDescription, *, allow_nonmatching: bool = False) -> str:
     """Name of the reader/writer that reads a dataset's files, tried on the first training image."""
     cases = training_cases(raw, description)
-    if not cases:
-        raise DatasetError(
-            f"{raw} has no training images.",
-            expected=f"imagesTr/CASE_0000{description.file_ending} for every case",
-            remedy="check the file names, and file_ending in dataset.json",
-        )
     return choose_reader_writer(description, cases[0].images[0], allow_nonmatching=allow_nonmatching).name
 
 

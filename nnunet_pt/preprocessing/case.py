@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_pt.core.errors import ImageError
+from nnunet_pt.core.errors import ImageError, NnunetError
 from nnunet_pt.core.files import digest_of
 from nnunet_pt.dataset.cases import Case
+from nnunet_pt.dataset.images.base import ImageHeader
 from nnunet_pt.dataset.images.hidden_damage import nonfinite_in_nifti
 from nnunet_pt.dataset.images.registry import reader_writer_by_name
 from nnunet_pt.dataset.labels import Labels
@@ -27,6 +28,8 @@ from nnunet_pt.preprocessing.store import case_files, save_case
 
 # Change it when the same settings would give another result than before
 RESULT_VERSION = 1
+
+WORKER_RAM = 250 << 20  # bytes that interpreter and libraries of a worker take
 
 # Header spacings of an image and its label may differ in the last digits some tools write
 SPACING_TOLERANCE = 1e-3
@@ -133,6 +136,14 @@ def input_files(case: Case) -> tuple[Path, ...]:
     return case.images if case.label is None else (*case.images, case.label)
 
 
+def readable_header(case: Case, reader_name: str) -> ImageHeader | None:
+    """The header of a case's first image, for estimates; None if it is damaged, as reading the case will report."""
+    try:
+        return reader_writer_by_name(reader_name).read_header(case.images[0])
+    except NnunetError:
+        return None
+
+
 def read_case(
     case: Case, reader_name: str, labels: Labels
 ) -> tuple[NDArray[np.float32], NDArray[Any] | None, dict[str, Any]]:
@@ -219,7 +230,7 @@ def _not_finite(path: Path, case: Case, num_nan: int, num_inf: int) -> ImageErro
 
 def _integer_labels(label: NDArray[np.float32], case: Case, labels: Labels) -> NDArray[Any]:
     """Labels as int16, the type in which they are stored, after a check of their values."""
-    allowed = {*labels.all_labels, *(() if labels.ignore_label is None else (labels.ignore_label,))}
+    allowed = set(labels.file_values)
     low, high = (float(label.min()), float(label.max())) if _all_finite(label) else (-np.inf, np.inf)
     integers = label.astype(np.int16) if max(-low, high) <= np.iinfo(np.int16).max else None
     if integers is None or not np.array_equal(integers, label):

@@ -164,7 +164,7 @@ def resize_axis(array: FloatArray, axis: int, new_size: int, order: int, *, thre
 
     inner_length = min(after, max(1, _PIECE_VALUES // _ROWS_PER_BLOCK))
     outer_length = max(1, _PIECE_VALUES // (_ROWS_PER_BLOCK * inner_length))
-    _in_threads(
+    in_threads(
         multiply,
         itertools.product(
             _blocks(size, new_size, order, array.dtype.str), _pieces(before, outer_length), _pieces(after, inner_length)
@@ -178,7 +178,8 @@ def _pieces(total: int, length: int) -> list[slice]:
     return [slice(start, min(start + length, total)) for start in range(0, total, length)]
 
 
-def _in_threads(function: Callable[[Any], None], pieces: Iterator[Any], threads: int) -> None:
+def in_threads(function: Callable[[Any], None], pieces: Iterator[Any], threads: int) -> None:
+    """Work on independent pieces in threads, each of which uses BLAS without further threads."""
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max_workers=threads) as pool:

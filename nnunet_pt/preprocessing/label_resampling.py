@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from nnunet_pt.preprocessing.interpolation import (
     MatrixBlock,
+    in_threads,
     linear_neighbours,
     matrix_blocks,
     nearest_index,
@@ -205,10 +206,7 @@ def scores_to_labels(
         new = tuple(p.rows for p in block)
         result[new] = _best_class(scores_cxyz[(slice(None), *old)].astype(working), block, scores_cxyz.dtype, dtype)
 
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max_workers=threads) as pool:
-        list(pool.map(fill, itertools.product(*parts)))
+    in_threads(fill, itertools.product(*parts), threads)
     return result
 
 

@@ -8,18 +8,25 @@ from pathlib import Path
 from typing import Literal
 
 from nnunet_pt.core.console import get_logger
-from nnunet_pt.core.errors import NnunetError, UnknownNameError, UsageError
+from nnunet_pt.core.errors import UnknownNameError, UsageError
 from nnunet_pt.core.files import TEMPORARY_PREFIX, copy_file, make_folder, remove_leftovers, storage_errors
 from nnunet_pt.core.registry import Registry
 from nnunet_pt.core.resources import available_cpus
 from nnunet_pt.core.settings import Workspace
 from nnunet_pt.core.workers import CaseFailure, CaseTask, map_cases, map_in_threads
 from nnunet_pt.dataset.cases import Case, resolve_dataset_name, training_cases
+from nnunet_pt.dataset.description import FILE_NAME as DATASET_FILE
 from nnunet_pt.dataset.description import DatasetDescription
-from nnunet_pt.dataset.images.registry import reader_writer_by_name
 from nnunet_pt.dataset.labels import Labels
 from nnunet_pt.plans.plans import Plans
-from nnunet_pt.preprocessing.case import CaseJob, CaseSettings, input_files, preprocess_case
+from nnunet_pt.preprocessing.case import (
+    WORKER_RAM,
+    CaseJob,
+    CaseSettings,
+    input_files,
+    preprocess_case,
+    readable_header,
+)
 from nnunet_pt.preprocessing.manifest import CaseRecord, Manifest
 from nnunet_pt.preprocessing.preconditions import check_dataset, check_plans
 from nnunet_pt.preprocessing.store import GT_FOLDER, case_files
@@ -32,7 +39,6 @@ PREPROCESSORS: Registry[Callable[[CaseJob], CaseRecord]] = Registry(
     "preprocessor", {"DefaultPreprocessor": preprocess_case}
 )
 
-_BASE_RAM = 250 << 20  # interpreter and libraries
 _log = get_logger(__name__)
 
 
@@ -147,7 +153,7 @@ def preprocess_dataset(request: PreprocessRequest, workspace: Workspace) -> Prep
     name = resolve_dataset_name(request.dataset, workspace)
     target = workspace.preprocessed / name
     plans = Plans.load(target / f"{request.plans_name}.json")
-    description = DatasetDescription.load(target / "dataset.json")
+    description = DatasetDescription.load(target / DATASET_FILE)
     labels = Labels.from_description(description)
     cases = training_cases(workspace.raw / name, description)
     check_dataset(cases, labels)
@@ -253,10 +259,9 @@ def _remove_outdated(folder: Path, current: set[str]) -> None:
 
 def estimate_ram(case: Case, settings: CaseSettings) -> int:
     """Peak memory for preprocessing a case in bytes, from the header of its first image."""
-    try:
-        header = reader_writer_by_name(settings.reader_name).read_header(case.images[0])
-    except NnunetError:  # whoever works on the case will say what is wrong with it
-        return _BASE_RAM
+    header = readable_header(case, settings.reader_name)
+    if header is None:
+        return WORKER_RAM
     channels = max(len(case.images), header.num_channels)
     voxels = resampled = header.num_voxels // header.num_channels
     spacing = [header.spacing[a] for a in settings.transpose_forward]
@@ -264,7 +269,7 @@ def estimate_ram(case: Case, settings: CaseSettings) -> int:
     for old, new in zip(spacing[-len(target) :], target, strict=True):
         resampled = round(resampled * old / new)
     largest = max(voxels, resampled)
-    return _BASE_RAM + voxels * (8 * channels + 8) + resampled * (8 * channels + 8) + largest * 16
+    return WORKER_RAM + voxels * (8 * channels + 8) + resampled * (8 * channels + 8) + largest * 16
 
 
 def copy_ground_truth(cases: Sequence[Case], file_ending: str, folder: Path) -> None:

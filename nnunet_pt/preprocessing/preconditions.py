@@ -36,7 +36,7 @@ def check_dataset(cases: Sequence[Case], labels: Labels) -> None:
             expected="names without a slash; and not both NAME and NAME_seg, since NAME_seg.b2nd is a segmentation",
             remedy="rename these cases",
         )
-    largest = max((*labels.all_labels, labels.ignore_label or 0))
+    largest = max(labels.file_values)
     if largest > LARGEST_LABEL:
         raise DatasetError(
             "A label is too large to be stored.",
