@@ -9,6 +9,7 @@ import json
 import resource
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -49,8 +50,15 @@ def main() -> None:
     result = function(job, array, *arguments)
     seconds = time.perf_counter() - start
     np.save(target, result)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(json.dumps({"seconds": seconds, "peak_gb": peak}))
+    print(json.dumps({"seconds": seconds, "peak_gb": peak_gb()}))
+
+
+def peak_gb() -> float:
+    """Peak memory of this process; ``ru_maxrss`` alone would also count what the parent had when it forked."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 if __name__ == "__main__":
