@@ -83,6 +83,14 @@ class WorkerError(NnunetError):
     """A worker process raised or was killed while it worked on a case."""
 
 
+class TrainingError(NnunetError):
+    """A training cannot start, go on or be continued."""
+
+
+class CheckpointError(NnunetError):
+    """A checkpoint is missing, damaged, or belongs to something else."""
+
+
 class UnknownNameError(NnunetError):
     """A name that is not in a registry.
 
