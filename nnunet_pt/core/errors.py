@@ -91,6 +91,10 @@ class CheckpointError(NnunetError):
     """A checkpoint is missing, damaged, or belongs to something else."""
 
 
+class PredictionError(NnunetError):
+    """An image cannot be predicted, or its prediction cannot be evaluated."""
+
+
 class UnknownNameError(NnunetError):
     """A name that is not in a registry.
 

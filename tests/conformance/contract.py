@@ -29,3 +29,27 @@ def feature_map_size(network_class_name, arch_kwargs, *, input_channels, num_cla
     del input_channels
     architecture = Architecture(network_class_name=network_class_name, arch_kwargs=arch_kwargs, requires_import=())
     return compute(architecture, patch_size, num_classes)
+
+
+def sliding_window_steps(image_size, tile_size, step_size) -> list[list[int]]:
+    from nnunet_pt.inference.sliding_window import sliding_window_steps as compute
+
+    return compute(image_size, tile_size, step_size)
+
+
+def gaussian_importance(tile_size) -> np.ndarray:
+    from nnunet_pt.inference.sliding_window import gaussian_importance as compute
+
+    return compute(tile_size)
+
+
+def build_network(network_class_name, arch_kwargs, *, input_channels, num_classes, deep_supervision):
+    from nnunet_pt.networks.build import build_network as build
+    from nnunet_pt.plans.plans import Architecture
+
+    return build(
+        Architecture(network_class_name=network_class_name, arch_kwargs=arch_kwargs, requires_import=()),
+        input_channels=input_channels,
+        num_outputs=num_classes,
+        deep_supervision=deep_supervision,
+    )
