@@ -107,23 +107,43 @@ def load_case(folder: Path, case: str) -> tuple[NDArray[np.float32], NDArray[np.
             with archive.open("rb") as file, np.load(file) as arrays:
                 image_cxyz, segmentation_1xyz = arrays["data"], arrays["seg"]
         except Exception as error:  # damaged archives raise anything from BadZipFile to zlib.error
-            raise _damaged(archive, error) from error
+            raise damaged(archive, error) from error
         return image_cxyz, segmentation_1xyz, load_properties(pickled)
     return _read_array(image), _read_array(segmentation), load_properties(pickled)
 
 
-def _read_array(path: Path) -> NDArray[Any]:
+def open_array(path: Path, **options: Any) -> Any:
+    """Open a blosc2 array for reading parts of it, memory-mapped.
+
+    Args:
+        path: A ``.b2nd`` file.
+        options: Further arguments of ``blosc2.open``.
+
+    Returns:
+        The array; slices of it are numpy arrays.
+
+    Raises:
+        StorageError: If the file is missing or its header is damaged.
+    """
     import blosc2
 
     if not path.is_file():
         raise _missing(path)
     try:
-        stored = blosc2.open(urlpath=str(path), mode="r", mmap_mode="r")
+        stored = blosc2.open(urlpath=str(path), mode="r", mmap_mode="r", **options)
         if math.prod(stored.shape) * stored.dtype.itemsize > stored.schunk.nbytes:
             raise ValueError(f"shape {stored.shape} does not fit its {stored.schunk.nbytes} bytes of content")
-        return np.asarray(stored[...])
     except Exception as error:  # a damaged header makes blosc2 raise anything
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
+    return stored
+
+
+def _read_array(path: Path) -> NDArray[Any]:
+    stored = open_array(path)
+    try:
+        return np.asarray(stored[...])
+    except Exception as error:  # damaged blocks make blosc2 raise anything
+        raise damaged(path, error) from error
 
 
 def load_properties(path: Path) -> dict[str, Any]:
@@ -139,7 +159,7 @@ def load_properties(path: Path) -> dict[str, Any]:
     try:
         return dict(PlainUnpickler(io.BytesIO(content)).load())
     except Exception as error:  # a damaged pickle can ask for anything
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
 
 
 class PlainUnpickler(pickle.Unpickler):
@@ -171,7 +191,8 @@ def _missing(path: Path) -> StorageError:
     return StorageError(f"{path} is missing.", remedy="run nnUNetv2_preprocess again; it redoes what is missing")
 
 
-def _damaged(path: Path, error: Exception) -> StorageError:
+def damaged(path: Path, error: Exception) -> StorageError:
+    """The error for a file of a preprocessed case that cannot be read."""
     return StorageError(
         f"{path} is damaged.",
         found=str(error) or type(error).__name__,
