@@ -69,13 +69,17 @@ class Progress:
         description: What is being done.
         unit: What the items are.
         disable: Show nothing.
+        leave: Keep the bar on the screen at the end, or print the last plain line.
     """
 
-    def __init__(self, total: int, description: str, unit: str = "case", *, disable: bool = False) -> None:
+    def __init__(
+        self, total: int, description: str, unit: str = "case", *, disable: bool = False, leave: bool = True
+    ) -> None:
         self._total = total
         self._description = description
         self._unit = unit
         self._enabled = not disable and total > 0
+        self._leave = leave
         self._bar: tqdm[Any] | None = None
         self._done = 0
         self._note = ""
@@ -88,7 +92,12 @@ class Progress:
             from tqdm import tqdm  # here, because it costs 40 ms
 
             self._bar = tqdm(
-                total=self._total, desc=self._description, unit=self._unit, file=sys.stderr, dynamic_ncols=True
+                total=self._total,
+                desc=self._description,
+                unit=self._unit,
+                file=sys.stderr,
+                dynamic_ncols=True,
+                leave=self._leave,
             )
             _bars.append(self._bar)
         return self
@@ -101,7 +110,7 @@ class Progress:
             _bars.remove(self._bar)
             self._bar.close()
             self._bar = None
-        elif self._enabled:
+        elif self._enabled and self._leave:
             self._print()
 
     def advance(self, n: int = 1) -> None:
