@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Final
 
 from torch import nn
 
 from nnunet_pt.core.registry import Registry
 from nnunet_pt.networks.blocks import initialise_he
 from nnunet_pt.networks.plain_unet import PlainConvUNet
+from nnunet_pt.networks.primus import (
+    PRESET,
+    SIZES,
+    Primus,
+    PrimusDescription,
+    Version,
+    initialise_primus,
+    pretraining_arguments,
+)
 from nnunet_pt.networks.residual_unet import RESENC_L, ResidualEncoderUNet
 from nnunet_pt.networks.unet import UNetDescription
 from nnunet_pt.plans.plans import Architecture
@@ -43,12 +53,17 @@ class NetworkEntry:
     Attributes:
         build: Builds it; the findings of the request's reader are raised in it before anything is built.
         initialise: Draws its weights.
-        preset: Arguments that stand for those that the plans lack.
+        preset: Values of arguments that the plans lack.
+        translate: Turns the arguments in the plans into those of the network.
     """
 
     build: Callable[[NetworkRequest], nn.Module]
     initialise: Callable[[nn.Module], None] = initialise_he
-    preset: Mapping[str, Any] | None = None
+    preset: Mapping[str, Any] = field(default_factory=dict)
+    translate: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
+
+
+FROM_SCRATCH_DROP_PATH: Final = 0.2
 
 
 def _plain_unet(request: NetworkRequest) -> nn.Module:
@@ -79,12 +94,43 @@ def _unet_description(request: NetworkRequest, blocks_key: str, extra_keys: Sequ
     return description
 
 
+def _primus(request: NetworkRequest, version: Version) -> nn.Module:
+    reader = request.reader
+    description = PrimusDescription.read(reader, patch_size=request.patch_size, version=version)
+    reader.findings.raise_if_any()
+    return Primus(
+        description,
+        input_channels=request.input_channels,
+        num_outputs=request.num_outputs,
+        deep_supervision=request.deep_supervision,
+    )
+
+
+def _primus_entries() -> dict[str, NetworkEntry]:
+    """Each version with explicit sizes (``PrimusV2``) and as named sizes (``PrimusV2M``)."""
+    entries = {
+        "PrimusX": NetworkEntry(
+            build=partial(_primus, version=1), initialise=initialise_primus, translate=pretraining_arguments
+        )
+    }
+    versions: dict[str, Version] = {"Primus": 1, "PrimusV2": 2, "PrimusV3": 3}
+    for name, version in versions.items():
+        build = partial(_primus, version=version)
+        standard = {**PRESET, "drop_path_rate": FROM_SCRATCH_DROP_PATH} if version == 3 else {}
+        entries[name] = NetworkEntry(build=build, initialise=initialise_primus, preset=standard)
+        for size, sizes in SIZES.items():
+            preset = {**PRESET, **standard, **sizes}
+            entries[name + size] = NetworkEntry(build=build, initialise=initialise_primus, preset=preset)
+    return entries
+
+
 NETWORKS: Registry[NetworkEntry] = Registry(
     "network class",
     {
         "PlainConvUNet": NetworkEntry(build=_plain_unet),
         "ResidualEncoderUNet": NetworkEntry(build=_residual_encoder_unet),
         "ResEncL": NetworkEntry(build=_residual_encoder_unet, preset=RESENC_L),
+        **_primus_entries(),
     },
 )
 
@@ -117,7 +163,7 @@ def build_network(
     """
     entry = NETWORKS[architecture.short_name]
     findings = Findings("network description", architecture.network_class_name)
-    arguments = {**(entry.preset or {}), **architecture.arch_kwargs}
+    arguments = {**entry.preset, **entry.translate(architecture.arch_kwargs)}
     request = NetworkRequest(
         reader=ObjectReader(arguments, findings),
         input_channels=input_channels,
@@ -129,6 +175,19 @@ def build_network(
     if initialise:
         entry.initialise(network)
     return network
+
+
+def named_architecture(name: str) -> Architecture:
+    """A network that is known by name alone, as it is trained from scratch: ``ResEncL``, ``PrimusM``, ``PrimusV2S``...
+
+    Raises:
+        UnknownNameError: If there is no such network.
+    """
+    if "embed_dim" in NETWORKS[name].preset:
+        return Architecture(
+            network_class_name=name, arch_kwargs={"drop_path_rate": FROM_SCRATCH_DROP_PATH}, requires_import=()
+        )
+    return Architecture(network_class_name=name, arch_kwargs={}, requires_import=())
 
 
 def with_batch_norm(architecture: Architecture) -> Architecture:

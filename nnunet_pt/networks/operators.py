@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeGuard
+from typing import Any, Final
 
 from torch import nn
 
-from nnunet_pt.plans.reading import Findings, ObjectReader, describe
+from nnunet_pt.networks.arguments import place_of, suggestion
+from nnunet_pt.plans.reading import ObjectReader
 
 LayerClass = Callable[..., nn.Module]
 
@@ -55,19 +55,12 @@ class Operator:
         return self.layer(*args, **self.kwargs)
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """`` (did you mean X?)`` if a known name resembles ``name``, else the list of known names."""
-    names = sorted(known)
-    similar = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
-    return f" (did you mean {' or '.join(similar)}?)" if similar else f" (known: {', '.join(names)})"
-
-
 def read_layer_class(reader: ObjectReader, key: str, table: Mapping[str, LayerClass]) -> LayerClass | None:
     """The class that an entry names; None if it names none or none that is known, which is noted."""
     name = reader.optional_text(key)
     if name is not None and name not in table:
         reader.findings.add(
-            _place(reader, key), f"is {name!r}, which is not one of the layers{suggestion(name, table)}"
+            place_of(reader, key), f"is {name!r}, which is not one of the layers{suggestion(name, table)}"
         )
         return None
     return None if name is None else table[name]
@@ -91,63 +84,14 @@ def read_operator(
         return None
     operator = Operator(layer, kwargs)
     if operator.dimensions not in (None, dimensions):
-        reader.findings.add(_place(reader, key), f"is made for {operator.dimensions}D, but conv_op for {dimensions}D")
+        reader.findings.add(place_of(reader, key), f"is made for {operator.dimensions}D, but conv_op for {dimensions}D")
     try:
         operator.build(*args)
     except (TypeError, ValueError) as error:
-        reader.findings.add(_place(reader, f"{key}_kwargs"), f"does not fit {reader.data[key]}: {error}")
+        reader.findings.add(place_of(reader, f"{key}_kwargs"), f"does not fit {reader.data[key]}: {error}")
     return operator
 
 
 def _read_kwargs(reader: ObjectReader, key: str) -> Mapping[str, Any]:
     value = reader.data.get(key)
     return {} if value is None else reader.mapping(key)
-
-
-def _place(reader: ObjectReader, key: str) -> str:
-    return f"{reader.place}.{key}" if reader.place else key
-
-
-def note_unknown(reader: ObjectReader, known: Iterable[str], ignored: Iterable[str] = ()) -> None:
-    """Note every argument that the network does not have."""
-    names = set(known)
-    for key in reader.data:
-        if key not in names and key not in set(ignored):
-            reader.findings.add(_place(reader, key), f"is not an argument of this network{suggestion(key, names)}")
-
-
-def read_repeated(reader: ObjectReader, key: str, count: int) -> tuple[int, ...]:
-    """A list of ``count`` whole numbers of at least 1; a single number stands for all of them."""
-    value = reader.data.get(key)
-    if _whole(value):
-        return (value,) * count
-    return _checked_length(reader, key, reader.integers(key, minimum=1), count) or (1,) * count
-
-
-def read_per_axis(reader: ObjectReader, key: str, count: int, dimensions: int) -> tuple[tuple[int, ...], ...]:
-    """A list of ``count`` sizes along each axis; single numbers stand for all axes, one single number for all."""
-    value = reader.data.get(key)
-    if _whole(value):
-        return ((value,) * dimensions,) * count
-    place = _place(reader, key)
-    entries = [_for_axes(reader.findings, f"{place}[{i}]", v, dimensions) for i, v in enumerate(reader.items(key))]
-    return _checked_length(reader, key, entries, count) or ((1,) * dimensions,) * count
-
-
-def _for_axes(findings: Findings, place: str, value: object, dimensions: int) -> tuple[int, ...]:
-    if _whole(value):
-        return (value,) * dimensions
-    if isinstance(value, (list, tuple)) and len(value) == dimensions and all(_whole(v) for v in value):
-        return tuple(value)
-    findings.add(place, f"is {describe(value)}, expected {dimensions} whole numbers, each at least 1")
-    return (1,) * dimensions
-
-
-def _checked_length(reader: ObjectReader, key: str, entries: Any, count: int) -> tuple[Any, ...]:
-    if entries and len(entries) != count:
-        reader.findings.add(_place(reader, key), f"has {len(entries)} entries, expected {count}")
-    return tuple(entries) if len(entries) == count else ()
-
-
-def _whole(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -9,6 +9,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
+from nnunet_pt.networks.arguments import note_unknown, read_flag, read_per_axis, read_repeated
 from nnunet_pt.networks.blocks import ConvStack, LayerSettings
 from nnunet_pt.networks.operators import (
     CONVOLUTIONS,
@@ -16,11 +17,8 @@ from nnunet_pt.networks.operators import (
     NONLINEARITIES,
     NORMS,
     Operator,
-    note_unknown,
     read_layer_class,
     read_operator,
-    read_per_axis,
-    read_repeated,
 )
 from nnunet_pt.plans.reading import ObjectReader
 
@@ -103,16 +101,12 @@ def _read_layers(reader: ObjectReader) -> LayerSettings:
     dimensions = (Operator(conv).dimensions if conv else None) or 3
     return LayerSettings(
         dimensions=dimensions,
-        conv_bias=_flag(reader, "conv_bias"),
+        conv_bias=read_flag(reader, "conv_bias", default=False),
         norm=read_operator(reader, "norm_op", NORMS, dimensions=dimensions, args=(8,)),
         dropout=read_operator(reader, "dropout_op", DROPOUTS, dimensions=dimensions),
         nonlin=read_operator(reader, "nonlin", NONLINEARITIES, dimensions=dimensions),
-        nonlin_first=_flag(reader, "nonlin_first"),
+        nonlin_first=read_flag(reader, "nonlin_first", default=False),
     )
-
-
-def _flag(reader: ObjectReader, key: str) -> bool:
-    return reader.flag(key) if key in reader.data else False
 
 
 class UNetDecoder(nn.Module):
