@@ -53,3 +53,39 @@ def build_network(network_class_name, arch_kwargs, *, input_channels, num_classe
         num_outputs=num_classes,
         deep_supervision=deep_supervision,
     )
+
+
+def loss(kind, logits, target, *, batch_dice, ignore_label) -> float:
+    from nnunet_pt.dataset.labels import Labels
+    from nnunet_pt.training.losses import build_loss
+
+    if kind == "dc_bce_regions":
+        count = logits.shape[1]
+        names = {"background": 0, **{f"r{i}": tuple(range(i, count + 1)) for i in range(1, count + 1)}}
+        order = tuple(range(1, count + 1))
+        if ignore_label is not None:
+            names["ignore"] = count + 1
+    else:
+        names, order = {"background": 0, **{f"c{i}": i for i in range(1, logits.shape[1])}}, None
+        if ignore_label is not None:
+            names["ignore"] = ignore_label
+    labels = Labels(labels=names, regions_class_order=order)
+    name = {"dc_topk10": "dice_topk10"}.get(kind, "default")
+    return float(build_loss(name, labels=labels, batch_dice=batch_dice, deep_supervision_weights=None)(logits, target))
+
+
+def deep_supervision_weights(n) -> list[float]:
+    from nnunet_pt.training.losses import deep_supervision_weights as compute
+
+    return compute(n)
+
+
+def lr_schedule(kind, *, initial_lr, num_epochs, warmup) -> list[float]:
+    from nnunet_pt.training.schedules import linear_warmup, poly
+
+    if kind == "linear_warmup_offset":
+        return [linear_warmup(e, lr=initial_lr, epochs=num_epochs, start=warmup) for e in range(num_epochs)]
+    if kind == "linear_warmup":
+        return [linear_warmup(e, lr=initial_lr, epochs=warmup) for e in range(num_epochs)]
+    start = warmup if kind == "poly_after_warmup" else 0
+    return [poly(e, lr=initial_lr, start=start, end=num_epochs) for e in range(num_epochs)]
