@@ -21,7 +21,7 @@ from nnunet_pt.core.settings import Settings
 from nnunet_pt.training.history import EpochFigures, History, names_of_classes
 from nnunet_pt.training.plots import ProgressPlot
 from nnunet_pt.training.text_log import FiguresFile, TextLog, end_lines, start_lines
-from nnunet_pt.training.trackers import TensorboardTracker, TrackerGroup, WandbTracker, check_packages
+from nnunet_pt.training.trackers import TensorboardTracker, TrackerGroup, WandbTracker, check_trackers
 
 Phase = Literal["train", "val"]
 
@@ -53,6 +53,7 @@ class Monitor:
 
     Raises:
         TrainingError: If a tracker's package is not installed.
+        SettingsError: If ``nnUNet_wandb_mode`` is not one of W&B's.
         StorageError: If the folder cannot be written.
     """
 
@@ -72,7 +73,7 @@ class Monitor:
         tensorboard: bool = False,
         progress: bool = True,
     ) -> None:
-        check_packages(settings, tensorboard=tensorboard)
+        check_trackers(settings, tensorboard=tensorboard)
         self.history = history
         self._num_epochs = num_epochs
         self._iterations: dict[Phase, int] = {"train": iterations_per_epoch, "val": validation_iterations_per_epoch}
@@ -230,13 +231,13 @@ class EpochBar:
         self._left: Mapping[Phase, int] = {}
         self._phase: Phase | None = None
         self._bar: Progress | None = None
-        self._sum, self._count, self._noted = 0.0, 0, -math.inf
+        self._done, self._count, self._sum, self._noted = 0, 0, 0.0, -math.inf
 
     def epoch_started(self, epoch: int, left: Mapping[Phase, int]) -> None:
-        """Get ready for an epoch with so many iterations left in each phase, and show its training bar."""
+        """Get ready for an epoch with so many iterations left in each phase, and show its first bar."""
         self.close()
         self._epoch, self._left = epoch, left
-        self._open("train")
+        self._open("train" if left.get("train") else "val")
 
     def step(self, phase: Phase, loss: float | None) -> None:
         """Count an iteration; show the mean loss of the phase so far, now and then."""
@@ -251,6 +252,9 @@ class EpochBar:
             self._noted = now
             self._bar.note(f"loss {self._sum / self._count:.4f}")
         self._bar.advance()
+        self._done += 1
+        if phase == "train" and self._done == self._left.get(phase):
+            self._open("val")  # now, so that the time of its first iteration counts
 
     def close(self) -> None:
         """Take the bar away."""
@@ -261,7 +265,7 @@ class EpochBar:
     def _open(self, phase: Phase) -> None:
         self.close()
         self._phase = phase
-        self._sum, self._count, self._noted = 0.0, 0, -math.inf
+        self._done, self._count, self._sum, self._noted = 0, 0, 0.0, -math.inf
         if self._show:
             title = f"Epoch {self._epoch} ({self._epoch + 1}/{self._num_epochs}) {PHASES[phase]}"
             self._bar = Progress(self._left.get(phase, 0), title, "it", leave=False).__enter__()

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PLOT_NAME = "progress.png"
-FIGURE_SIZE_INCHES = (10.0, 18.0)  # nnU-Net's proportions at a third of its size, which is drawn nine times faster
+FIGURE_SIZE_INCHES = (10.0, 18.0)  # nnU-Net's proportions at a third of its size, drawn in a third of the time
 RESOLUTION_DPI = 100
 COLOURS = {"train": "#4c72b0", "val": "#c44e52", "dice": "#55a868"}
 BACKGROUND = "#eaeaf2"
 MAX_SHARE_OF_TIME = 0.02
 NUM_SINGLE_MARKS = 30
+NUM_THICK_LINE = 300
 MIN_DICE_SPAN = 0.05
 
 
@@ -68,7 +69,8 @@ def draw_progress(history: Sequence[EpochFigures], path: Path) -> None:
 
 def _line(axes: Axes, epochs: Sequence[int], values: Sequence[float], label: str, **style: Any) -> None:
     marker = "o" if len(epochs) <= NUM_SINGLE_MARKS else ""  # a line through a single epoch is invisible
-    axes.plot(epochs, values, label=label, marker=marker, markersize=3.5, **{"linewidth": 1.8, **style})
+    width = 1.8 if len(epochs) <= NUM_THICK_LINE else 1.2
+    axes.plot(epochs, values, label=label, marker=marker, markersize=3.5, **{"linewidth": width, **style})
 
 
 def _dress(axes: Axes, label: str, last_epoch: int) -> None:

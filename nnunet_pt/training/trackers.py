@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from nnunet_pt.core.errors import TrainingError
+from nnunet_pt.core.errors import SettingsError, TrainingError
 from nnunet_pt.core.settings import Settings
 from nnunet_pt.training.history import LOGGING_KEYS, EpochFigures, History, names_of_classes
 
 WANDB_FOLDER = "wandb"
 TENSORBOARD_FOLDER = "tensorboard"
+WANDB_MODES = ("online", "offline", "disabled", "shared")
 NOT_IN_NNUNET = ("seconds", "data_wait_share", "peak_memory_gb", "skipped_steps")
 
 
@@ -34,12 +35,19 @@ class Tracker(Protocol):
         """Send what is still waiting."""
 
 
-def check_packages(settings: Settings, *, tensorboard: bool = False) -> None:
-    """Make sure that what the user asked for is installed.
+def check_trackers(settings: Settings, *, tensorboard: bool = False) -> None:
+    """Make sure that what the user asked for is installed and can be meant.
 
     Raises:
         TrainingError: With the command that installs it.
+        SettingsError: If ``nnUNet_wandb_mode`` is not one of W&B's.
     """
+    if settings.wandb_enabled and settings.wandb_mode not in WANDB_MODES:
+        raise SettingsError(
+            "The environment variable nnUNet_wandb_mode is not usable.",
+            found=repr(settings.wandb_mode),
+            expected=", ".join(WANDB_MODES),
+        )
     wanted = {"wandb": settings.wandb_enabled, "tensorboard": tensorboard}
     missing = [package for package, asked in wanted.items() if asked and not _is_installed(package)]
     if missing:

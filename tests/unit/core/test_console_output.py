@@ -86,6 +86,20 @@ def test_progress_without_terminal_prints_seldom(clock: Clock, capsys: pytest.Ca
     ]
 
 
+def test_progress_may_leave_nothing_at_the_end(
+    clock: Clock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Progress(2, "Working", leave=False) as bar:
+        bar.advance()
+    assert capsys.readouterr().err == ""
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    with Progress(2, "Working", leave=False) as bar:
+        bar.advance()
+    assert "Working" in screen.getvalue()
+    assert screen.getvalue().rstrip("\r").split("\r")[-1].strip() == ""
+
+
 def test_progress_without_anything_done_knows_no_end(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with Progress(3, "Working") as bar:
         clock.now += 31
