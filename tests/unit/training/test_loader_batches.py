@@ -139,7 +139,8 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 from loader_cases import make_sampler, make_source, noise_pipeline
 from nnunet_pt.training.loader import BatchLoader
-loader = BatchLoader(make_source(Path({str(tmp_path)!r})), make_sampler(), noise_pipeline(), batch_size=2, seed=3, num_workers=2)
+source = make_source(Path({str(tmp_path)!r}))
+loader = BatchLoader(source, make_sampler(), noise_pipeline(), batch_size=2, seed=3, num_workers=2)
 loader.start()
 print(next(loader).keys)
 """
