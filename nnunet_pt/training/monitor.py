@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from nnunet_pt.core.console import Progress, duration, get_logger
 from nnunet_pt.core.errors import StorageError
-from nnunet_pt.core.files import make_folder
+from nnunet_pt.core.files import make_folder, remove_leftovers
 from nnunet_pt.core.settings import Settings
 from nnunet_pt.training.history import EpochFigures, History, names_of_classes
 from nnunet_pt.training.plots import ProgressPlot
@@ -88,7 +88,7 @@ class Monitor:
         self._trackers = TrackerGroup(self.warn)
         if not is_main:
             return
-        make_folder(output_folder)
+        remove_leftovers(make_folder(output_folder))
         self._figures.start(history)
         start: dict[str, Any] = {"history": history, "continued": continued}
         if settings.wandb_enabled:
