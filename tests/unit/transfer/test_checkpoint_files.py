@@ -183,6 +183,13 @@ def test_non_finite_weights_are_never_written(tmp_path: Path, checkpoint: Checkp
     assert (tmp_path / NAME).read_bytes() == before
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.float32, torch.float64])
+def test_large_weights_are_finite(tmp_path: Path, checkpoint: Checkpoint, kind: torch.dtype) -> None:
+    largest = torch.full((3,), torch.finfo(kind).max, dtype=kind)  # their sum is not finite
+    write_checkpoint(tmp_path / NAME, replace(checkpoint, network_weights={"a": largest}))
+    assert torch.equal(read_checkpoint(tmp_path / NAME).network_weights["a"], largest)
+
+
 @pytest.mark.parametrize("sizes", [(200_000,), (1000,) * 100])
 def test_old_checkpoint_survives_a_full_disk(tiny_disk: Path, checkpoint: Checkpoint, sizes: tuple[int, ...]) -> None:
     write_checkpoint(tiny_disk / NAME, checkpoint)
