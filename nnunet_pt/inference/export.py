@@ -1,0 +1,265 @@
+"""From the network's output back to the image it was given: resampling, uncropping, files."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nnunet_pt.core.files import atomic_path, write_bytes
+from nnunet_pt.dataset.images.base import ImageReaderWriter
+from nnunet_pt.dataset.labels import Labels
+from nnunet_pt.plans.plans import Configuration, Plans, ResamplingSpec
+from nnunet_pt.preprocessing.blosc_layout import blocks_and_chunks
+from nnunet_pt.preprocessing.crop import as_slices
+from nnunet_pt.preprocessing.resample import RESAMPLERS, resample_scores_to_labels
+
+Logits = NDArray[Any]
+
+PROBABILITIES_KEY = "probabilities"
+_STREAMED = "resample_data_or_seg_to_shape"
+# Of zlib's levels; probabilities shrink little, and nnU-Net's level 6 takes four times as long for 3 %
+_ZIP_LEVEL = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Regridding:
+    """From one grid to another.
+
+    Attributes:
+        shape: New extents.
+        current_spacing: Voxel size now, mm.
+        new_spacing: Voxel size afterwards, mm.
+        spec: How to resample.
+        threads: Number of threads.
+    """
+
+    shape: tuple[int, ...]
+    current_spacing: tuple[float, ...]
+    new_spacing: tuple[float, ...]
+    spec: ResamplingSpec
+    threads: int = 1
+
+    def resample(self, scores_cxyz: Logits) -> Logits:
+        """All channels on the new grid, in the type of the input or in float32."""
+        resampler = RESAMPLERS[self.spec.name]
+        return resampler(
+            scores_cxyz, self.shape, self.current_spacing, self.new_spacing, threads=self.threads, **self.spec.kwargs
+        )
+
+    def channels(self, scores_cxyz: Logits) -> Iterator[Logits]:
+        """The channels on the new grid, one after another."""
+        for channel in range(len(scores_cxyz)):
+            yield self.resample(scores_cxyz[channel : channel + 1])[0]
+
+
+def to_original_grid(
+    properties: Mapping[str, Any], plans: Plans, configuration: Configuration, *, threads: int = 1
+) -> Regridding:
+    """From the grid of a configuration to that of the cropped image.
+
+    Args:
+        properties: What preprocessing noted about the case.
+        plans: The plans.
+        configuration: The configuration that was predicted with.
+        threads: Number of threads.
+    """
+    original = tuple(float(properties["spacing"][a]) for a in plans.transpose_forward)
+    return Regridding(
+        shape=tuple(int(n) for n in properties["shape_after_cropping_and_before_resampling"]),
+        current_spacing=_three_axes(configuration.spacing, original[0]),
+        new_spacing=original,
+        spec=configuration.resampling_probabilities,
+        threads=threads,
+    )
+
+
+def _three_axes(spacing: Sequence[float], slices: float) -> tuple[float, ...]:
+    """Slices of 2d configurations keep their distance."""
+    return tuple(spacing) if len(spacing) == 3 else (slices, *spacing)
+
+
+def resampled_segmentation(logits_cxyz: Logits, grid: Regridding, labels: Labels) -> NDArray[Any]:
+    """Resample logits and decide which class each voxel belongs to, without ever holding all resampled classes.
+
+    Args:
+        logits_cxyz: Network output, one channel for each class or region.
+        grid: Where to.
+        labels: The labels of the dataset.
+
+    Returns:
+        Label of each voxel of the new grid, of an unsigned integer type.
+    """
+    if len(logits_cxyz) != labels.num_segmentation_heads:
+        raise ValueError(f"{len(logits_cxyz)} channels for {labels.num_segmentation_heads} labels or regions")
+    result = np.zeros(grid.shape, label_type(labels))
+    if labels.has_regions:
+        for logits, value in zip(grid.channels(logits_cxyz), labels.regions_class_order or (), strict=True):
+            result[logits > 0] = value  # where the sigmoid exceeds 0.5
+        return result
+    kwargs = {k: v for k, v in grid.spec.kwargs.items() if k != "is_seg"}
+    if logits_cxyz.shape[1:] == grid.shape:
+        result[...] = labels.logits_to_segmentation(logits_cxyz)
+    elif grid.spec.name == _STREAMED and kwargs.get("order", 3) <= 1 and kwargs.get("order_z", 0) <= 1:
+        result[...] = resample_scores_to_labels(
+            logits_cxyz, grid.shape, grid.current_spacing, grid.new_spacing, threads=grid.threads, **kwargs
+        )
+    else:
+        _running_argmax(grid.channels(logits_cxyz), result)
+    return result
+
+
+def _running_argmax(channels: Iterator[Logits], out: NDArray[Any]) -> None:
+    """The index of the largest channel, the first of equals."""
+    best = next(channels).copy()
+    for index, scores in enumerate(channels, 1):
+        larger = scores > best
+        out[larger] = index
+        np.copyto(best, scores, where=larger)
+
+
+def resampled_probabilities(logits_cxyz: Logits, grid: Regridding, labels: Labels) -> NDArray[np.float32]:
+    """Resample logits and turn them into probabilities: softmax for labels, sigmoid for regions.
+
+    Returns:
+        float32 (classes or regions, x, y, z).
+    """
+    resampled = grid.resample(logits_cxyz)
+    result = resampled.astype(np.float32, copy=resampled is logits_cxyz)
+    for plane in range(result.shape[1]):  # in place, plane by plane
+        scores = torch.from_numpy(result[:, plane])
+        scores.copy_(scores.sigmoid() if labels.has_regions else scores.softmax(0))
+    return result
+
+
+def label_type(labels: Labels) -> type[np.uint8] | type[np.uint16]:
+    """The smallest integer type for segmentations: nnU-Net's choice unless regions have larger values."""
+    large = len(labels.foreground_labels) >= 255 or max(labels.regions_class_order or (0,)) > 255
+    return np.uint16 if large else np.uint8
+
+
+def uncropped(
+    array: NDArray[Any], properties: Mapping[str, Any], plans: Plans, *, background: Sequence[float] = (0,)
+) -> NDArray[Any]:
+    """Put back what preprocessing cut away and restore the order of the axes.
+
+    Args:
+        array: (x, y, z) or (channels, x, y, z), as large as the cropped image.
+        properties: What preprocessing noted about the case.
+        plans: The plans.
+        background: Value outside of the crop, one for each channel.
+
+    Returns:
+        Array in the geometry in which the reader gave the image.
+    """
+    lead = array.ndim - 3
+    result = np.empty((*array.shape[:lead], *properties["shape_before_cropping"]), array.dtype)
+    result[...] = np.reshape(background, (-1, 1, 1, 1) if lead else ())
+    result[(slice(None),) * lead + as_slices(properties["bbox_used_for_cropping"])] = array
+    return result.transpose(*range(lead), *(a + lead for a in plans.transpose_backward))
+
+
+def export_prediction(
+    logits_cxyz: Logits,
+    properties: Mapping[str, Any],
+    *,
+    plans: Plans,
+    configuration: Configuration,
+    labels: Labels,
+    reader_writer: ImageReaderWriter,
+    output: Path,
+    file_ending: str,
+    save_probabilities: bool = False,
+    threads: int = 1,
+) -> None:
+    """Write the segmentation of a case, and its probabilities if wanted. Each file is complete or absent.
+
+    Args:
+        logits_cxyz: Network output on the configuration's grid.
+        properties: What reader and preprocessing noted about the case.
+        plans: The plans.
+        configuration: The configuration that was predicted with.
+        labels: The labels of the dataset.
+        reader_writer: Writes the segmentation.
+        output: Path of the segmentation without its ending.
+        file_ending: Ending of the segmentation, with the dot.
+        save_probabilities: Write ``<output>.npz`` (float32, key "probabilities") and ``<output>.pkl`` (properties),
+            too.
+        threads: Number of threads.
+
+    Raises:
+        StorageError: If a file cannot be written.
+        ImageError: If the format cannot hold the labels.
+    """
+    grid = to_original_grid(properties, plans, configuration, threads=threads)
+    if save_probabilities:
+        probabilities = resampled_probabilities(logits_cxyz, grid, labels)
+        segmentation = labels.probabilities_to_segmentation(probabilities).astype(label_type(labels))
+        outside = [0.0] * len(probabilities) if labels.has_regions else [1.0] + [0.0] * (len(probabilities) - 1)
+        write_probabilities(Path(f"{output}.npz"), uncropped(probabilities, properties, plans, background=outside))
+        del probabilities
+        write_bytes(Path(f"{output}.pkl"), pickle.dumps(dict(properties), protocol=4))
+    else:
+        segmentation = resampled_segmentation(logits_cxyz, grid, labels)
+    segmentation = uncropped(segmentation, properties, plans)
+    reader_writer.write_segmentation(segmentation, Path(f"{output}{file_ending}"), properties)
+
+
+def write_probabilities(path: Path, probabilities_cxyz: NDArray[np.float32]) -> None:
+    """Write probabilities as ``numpy.savez_compressed`` does, but faster."""
+    with (
+        atomic_path(path) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=_ZIP_LEVEL) as archive,
+        archive.open(f"{PROBABILITIES_KEY}.npy", "w", force_zip64=True) as file,
+    ):
+        np.lib.format.write_array(file, np.ascontiguousarray(probabilities_cxyz), allow_pickle=False)
+
+
+def export_for_next_stage(
+    logits_cxyz: Logits,
+    next_shape: Sequence[int],
+    properties: Mapping[str, Any],
+    *,
+    plans: Plans,
+    configuration: Configuration,
+    labels: Labels,
+    path: Path,
+    threads: int = 1,
+) -> None:
+    """Write the segmentation of a case as input for the next stage of a cascade.
+
+    Args:
+        logits_cxyz: Network output on the configuration's grid.
+        next_shape: Extents of the case as it is preprocessed for the next stage.
+        properties: What reader and preprocessing noted about the case.
+        plans: The plans.
+        configuration: The configuration that was predicted with.
+        labels: The labels of the dataset.
+        path: Target, ending in ``.b2nd``; (x, y, z) of an unsigned integer type.
+        threads: Number of threads.
+    """
+    import blosc2
+
+    slices = float(properties["spacing"][plans.transpose_forward[0]])
+    spacing = _three_axes(configuration.spacing, slices)
+    grid = Regridding(  # as nnU-Net does, although the spacing of the next stage is another one
+        shape=tuple(int(n) for n in next_shape),
+        current_spacing=spacing,
+        new_spacing=spacing,
+        spec=configuration.resampling_probabilities,
+        threads=threads,
+    )
+    segmentation = resampled_segmentation(logits_cxyz, grid, labels)
+    blocks, chunks = blocks_and_chunks((1, *segmentation.shape), configuration.patch_size, segmentation.itemsize)
+    # One thread: several store the blocks of a chunk in the order in which they finish
+    compressed = blosc2.asarray(
+        segmentation, chunks=chunks[1:], blocks=blocks[1:], cparams={"nthreads": 1}, contiguous=True
+    )
+    write_bytes(path, compressed.to_cframe())
