@@ -7,6 +7,7 @@ Python numbers, so that nothing of numpy is called with what the file says.
 
 from __future__ import annotations
 
+import errno
 import pickle
 import re
 import tarfile
@@ -182,6 +183,8 @@ def _check_archive(path: Path, *, check_sums: bool) -> None:
                         while content.read(_PIECE):
                             pass
     except OSError as error:
+        if error.errno == errno.EINVAL:  # the archive's directory says that something lies before the file's beginning
+            raise _damaged(path, error) from error
         with storage_errors(path):
             raise error
     except zipfile.BadZipFile as error:

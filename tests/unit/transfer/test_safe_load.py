@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import functools
 import io
 import os
@@ -17,6 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from nnunet_pt.core.errors import CheckpointError
 from nnunet_pt.transfer.safe_load import load_file
@@ -150,6 +153,21 @@ def test_changed_bytes_are_noticed(tmp_path: Path, raw_writer: Write) -> None:
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="damaged"):
         load_file(path)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=4), lazy=st.booleans())
+def test_damage_anywhere_is_survived(
+    tmp_path: Path, raw_writer: Write, changes: list[tuple[float, int]], lazy: bool
+) -> None:
+    content = {"weights": {"a": torch.ones(3, 2)}, "figures": [np.float32(1), np.arange(3)], "text": "x"}
+    path = raw_writer(tmp_path / "a.pth", content)
+    data = bytearray(path.read_bytes())
+    for share, byte in changes:
+        data[int(share * (len(data) - 1))] = byte
+    path.write_bytes(data)
+    with contextlib.suppress(CheckpointError):
+        load_file(path, lazy=lazy)
 
 
 def test_files_without_checksums_are_read(tmp_path: Path, raw_writer: Write) -> None:
