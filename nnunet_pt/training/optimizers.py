@@ -66,19 +66,23 @@ class Adan(Optimizer):
         second = [s["second_moment"] for s in states]
         previous = [s["previous_gradient"] for s in states]
 
-        change = torch._foreach_sub(gradients, previous)
+        # The memory of the previous gradients holds whatever is needed next, so that only one temporary copy is made.
+        work = previous
         torch._foreach_lerp_(first, gradients, beta1)
-        torch._foreach_lerp_(difference, change, beta2)
-        torch._foreach_mul_(change, 1 - beta2)
-        torch._foreach_add_(change, gradients)
+        torch._foreach_neg_(work)
+        torch._foreach_add_(work, gradients)
+        torch._foreach_lerp_(difference, work, beta2)
+        torch._foreach_mul_(work, 1 - beta2)
+        torch._foreach_add_(work, gradients)
         torch._foreach_mul_(second, 1 - beta3)
-        torch._foreach_addcmul_(second, change, change, value=beta3)
+        torch._foreach_addcmul_(second, work, work, value=beta3)
 
-        direction = torch._foreach_mul(difference, 1 - beta2)
-        torch._foreach_add_(direction, first)
+        torch._foreach_copy_(work, difference)
+        torch._foreach_mul_(work, 1 - beta2)
+        torch._foreach_add_(work, first)
         scale = torch._foreach_sqrt(second)
         torch._foreach_add_(scale, group["eps"])
-        torch._foreach_addcdiv_(values, direction, scale, value=-group["lr"])
+        torch._foreach_addcdiv_(values, work, scale, value=-group["lr"])
         torch._foreach_div_(values, 1 + group["lr"] * group["weight_decay"])
         torch._foreach_copy_(previous, gradients)
 
@@ -141,9 +145,19 @@ def build_optimizer(recipe: TrainingRecipe, parameters: Iterable[torch.nn.Parame
         parameters: In the network's order, which the state in checkpoints depends on. Fixed ones are left out of
             updates because they have no gradient.
     """
-    return OPTIMIZERS[recipe.optimizer](recipe, list(parameters))
+    optimizer = OPTIMIZERS[recipe.optimizer](recipe, list(parameters))
+    optimizer.register_load_state_dict_post_hook(_follow_layouts)
+    return optimizer
 
 
 def _can_fuse(parameters: Parameters) -> bool:
     """Whether there is one kernel for the whole update, which reads and writes every parameter only once."""
     return all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
+
+
+def _follow_layouts(optimizer: Optimizer) -> None:
+    """Give loaded state the memory layout of its parameters, without which fused kernels would mix up the elements."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

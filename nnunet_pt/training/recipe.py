@@ -39,7 +39,7 @@ _AT_LEAST: Mapping[str, int] = {
     "seed": 0,
 }
 _POSITIVE = ("initial_lr", "gradient_clip", "head_lr_factor")
-_SHARES = ("oversample_foreground", "cascade_label_probability", "drop_path")
+_SHARES = ("oversample_foreground", "cascade_label_probability")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +78,6 @@ class TrainingRecipe:
             concerns it; None for the pipeline's own.
         batch_norm: Batch instead of instance normalisation.
         network: Name of a network that takes the place of the plans'; None for the plans'.
-        drop_path: Stochastic depth of that network; None for its own default.
         batch_size: Takes the place of the plans'; None for the plans'.
         patch_size: Takes the place of the plans', voxels along each axis; None for the plans'.
         save_every: Epochs between two writings of ``checkpoint_latest.pth``.
@@ -121,7 +120,6 @@ class TrainingRecipe:
     cascade_label_probability: float | None = None
     batch_norm: bool = False
     network: str | None = None
-    drop_path: float | None = None
     batch_size: int | None = None
     patch_size: tuple[int, ...] | None = None
     save_every: int = 50

@@ -30,7 +30,6 @@ _PRIMUS = {
     "warmup_epochs": 50,
     "gradient_clip": 1.0,
     "deep_supervision": False,
-    "drop_path": 0.2,
 }
 
 _VARIANTS: Mapping[str, Mapping[str, Any]] = {
