@@ -89,3 +89,32 @@ def lr_schedule(kind, *, initial_lr, num_epochs, warmup) -> list[float]:
         return [linear_warmup(e, lr=initial_lr, epochs=warmup) for e in range(num_epochs)]
     start = warmup if kind == "poly_after_warmup" else 0
     return [poly(e, lr=initial_lr, start=start, end=num_epochs) for e in range(num_epochs)]
+
+
+def initial_patch_size(patch_size, rotation_rad, scale_range) -> list[int]:
+    from nnunet_pt.training.augmentation.geometry import initial_patch_size as compute
+
+    return list(compute(patch_size, rotation_rad, scale_range))
+
+
+def augment(
+    image_cxyz, segmentation_1xyz, patch_size, *, rotation_rad, mirror_axes, dummy_2d, use_mask_for_norm, seed
+) -> tuple[np.ndarray, np.ndarray]:
+    import torch
+
+    from nnunet_pt.dataset.labels import Labels
+    from nnunet_pt.training.augmentation.base import Sample
+    from nnunet_pt.training.augmentation.default import AugmentationSettings, default_training_pipeline
+
+    settings = AugmentationSettings(
+        patch_size=tuple(patch_size),
+        labels=Labels(labels={"background": 0}),
+        rotation=tuple(rotation_rad),
+        dummy_2d=dummy_2d,
+        mirror_axes=tuple(mirror_axes or ()),
+        use_mask_for_norm=tuple(use_mask_for_norm or ()),
+    )
+    sample = Sample(torch.from_numpy(image_cxyz).float(), torch.from_numpy(segmentation_1xyz).short())
+    random = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
+    augmented = default_training_pipeline(settings)(sample, random)
+    return augmented.image.numpy(), augmented.segmentation.numpy()
