@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nnunet_pt.core.errors import TrainingError
 from nnunet_pt.training.augmentation.base import Pipeline, Sample
+from nnunet_pt.training.needed_region import needed_region
 from nnunet_pt.training.patches import PatchSource
 from nnunet_pt.training.sampling import PatchSampler, sample_generator
 
@@ -128,8 +129,9 @@ class BatchMaker:
         patch = self.sampler.load_patch
         if self.pipeline is None:
             return list(self.source.read(case, corner, patch))
-        sample = Sample(*self.source.read(case, corner, patch))
-        sample = self.pipeline(sample, random)
+        parameters = self.pipeline.sample(random, (self.source.channels(case), *patch))
+        region = needed_region(self.pipeline, parameters, patch)
+        sample = self.pipeline.apply(Sample(*self.source.read(case, corner, patch, region)), parameters)
         return [sample.image, *([sample.segmentation] if sample.targets is None else sample.targets)]
 
     def _check(self, case: str, earlier: Sequence[str], parts: Sequence[Tensor], tensors: Sequence[Tensor]) -> None:

@@ -19,7 +19,7 @@ from nnunet_pt.core.errors import NnunetError, WorkerError
 from nnunet_pt.core.executor import RemoteError, RemoteTraceback
 from nnunet_pt.training.batches import Batch, BatchMaker
 from nnunet_pt.training.loader_channel import Channel, Closed, Command, Kind, TrainingBlocks
-from nnunet_pt.training.loader_process import BatchMessage, ErrorMessage, run_worker
+from nnunet_pt.training.loader_process import IGNORED_SIGNALS, BatchMessage, ErrorMessage, run_worker
 
 PATIENCE_S = 60.0
 # Forking lets scripts without a guard and notebooks work, and user code need not survive pickling. Only on Linux is it
@@ -61,9 +61,14 @@ class LoaderWorker:
             name=f"nnunet_pt-{maker.purpose}-loader",
             daemon=True,
         )
-        with warnings.catch_warnings():  # Python >= 3.12: forking beside other threads; workers use none of their locks
-            warnings.simplefilter("ignore", DeprecationWarning)
-            self._process.start()
+        # Blocked from the first moment on, in which the process still has the training's handlers
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED_SIGNALS)
+        try:
+            with warnings.catch_warnings():  # Python >= 3.12 warns of forks beside threads; no lock of theirs is used
+                warnings.simplefilter("ignore", DeprecationWarning)
+                self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         self._blocks = TrainingBlocks(self._channel)
         self._working_on: tuple[int, str] | None = None

@@ -41,6 +41,10 @@ class _Stored:
     def spatial(self) -> tuple[int, ...]:
         return tuple(int(n) for n in self.array.shape[-3:])
 
+    @property
+    def channels(self) -> int:
+        return int(self.array.shape[0]) if len(self.array.shape) == 4 else 1
+
     def cut(self, box: Sequence[slice]) -> NDArray[Any]:
         """The voxels of a box, (channels, x, y, z)."""
         index = tuple(box) if len(self.array.shape) == 3 else (slice(None), *box)
@@ -96,6 +100,10 @@ class PatchSource:
     def shape(self, case: str) -> tuple[int, ...]:
         """Spatial shape of a case, three axes."""
         return self._case(case).image.spatial
+
+    def channels(self, case: str) -> int:
+        """Channels of the image of a case."""
+        return self._case(case).image.channels
 
     def class_locations(self, case: str) -> ClassLocations:
         """Where the classes of a case are.
@@ -190,7 +198,7 @@ def _read(
 ) -> NDArray[Any]:
     shape = stored.spatial
     if any(c >= n or c + s <= 0 for c, s, n in zip(corner, size, shape, strict=True)):
-        return np.zeros((_channels(stored), *size), dtype)
+        return np.zeros((stored.channels, *size), dtype)
     starts = [c + w.start for c, w in zip(corner, wanted, strict=True)]
     stops = [c + w.stop for c, w in zip(corner, wanted, strict=True)]
     low = [min(max(a, 0), n) for a, n in zip(starts, shape, strict=True)]
@@ -214,10 +222,6 @@ def _fill_around(part: NDArray[Any], inside: Region, value: int) -> None:
         part[(*index, slice(0, kept.start))] = value
         part[(*index, slice(kept.stop, None))] = value
         index.append(kept)
-
-
-def _channels(stored: _Stored) -> int:
-    return int(stored.array.shape[0]) if len(stored.array.shape) == 4 else 1
 
 
 def _open_pair(folder: Path, case: str) -> tuple[_Stored, _Stored]:
