@@ -87,6 +87,19 @@ class TrainingError(NnunetError):
     """A training cannot start, go on or be continued."""
 
 
+class TrainingStopped(NnunetError):
+    """A signal asked a training to stop; its state is saved.
+
+    Args:
+        problem: What happened, and how to go on.
+        exit_status: What the command returns: 128 plus the number of the signal.
+    """
+
+    def __init__(self, problem: str, *, exit_status: int = 130) -> None:
+        super().__init__(problem)
+        self.exit_status = exit_status
+
+
 class CheckpointError(NnunetError):
     """A checkpoint is missing, damaged, or belongs to something else."""
 

@@ -7,6 +7,7 @@ the three folders are, and complains about a missing variable only when its fold
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,68 @@ FOLDER_PURPOSES = {
     "nnUNet_preprocessed": "fingerprints, plans and preprocessed data",
     "nnUNet_results": "trained models",
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """How a launcher (torchrun, or SLURM's srun) started this process as one of several.
+
+    Attributes:
+        rank: Number of this process.
+        world_size: Number of processes.
+        local_rank: Number of this process on its machine.
+        local_size: Number of processes on this machine.
+        address: Host where the processes meet.
+        port: Port where they meet.
+        launcher: "torchrun" or "srun".
+    """
+
+    rank: int
+    world_size: int
+    local_rank: int
+    local_size: int
+    address: str
+    port: int
+    launcher: str
+
+    @classmethod
+    def from_environment(cls, env: Mapping[str, str]) -> Launch | None:
+        """Read the variables of torchrun, else those of srun; None if this process stands alone.
+
+        A batch script of SLURM stands alone, too, whatever the number of tasks of its job is: only within a step that
+        ``srun`` started with several tasks there are other processes to wait for.
+        """
+        if env.get("RANK") and env.get("WORLD_SIZE"):
+            return cls(
+                rank=_number(env, "RANK"),
+                world_size=_number(env, "WORLD_SIZE", minimum=1),
+                local_rank=_number(env, "LOCAL_RANK"),
+                local_size=_number(env, "LOCAL_WORLD_SIZE", default=1, minimum=1),
+                address=env.get("MASTER_ADDR") or "localhost",
+                port=_number(env, "MASTER_PORT", default=29500),
+                launcher="torchrun",
+            )
+        if _number(env, "SLURM_STEP_NUM_TASKS", default=1) > 1 and env.get("SLURM_PROCID"):
+            job = _number(env, "SLURM_JOB_ID") * 7 + _number(env, "SLURM_STEP_ID")
+            nodes = env.get("SLURM_STEP_NODELIST") or env.get("SLURM_JOB_NODELIST") or "localhost"
+            return cls(
+                rank=_number(env, "SLURM_PROCID"),
+                world_size=_number(env, "SLURM_STEP_NUM_TASKS", minimum=1),
+                local_rank=_number(env, "SLURM_LOCALID"),
+                local_size=_first_number(env.get("SLURM_STEP_TASKS_PER_NODE") or "1"),
+                address=env.get("MASTER_ADDR") or first_host(nodes),
+                port=_number(env, "MASTER_PORT", default=20000 + job % 20000),
+                launcher="srun",
+            )
+        return None
+
+
+def first_host(node_list: str) -> str:
+    """The first host of a list as SLURM writes it: ``node[07-09,12],login1`` -> ``node07``."""
+    first = re.match(r"[^,\[]+(\[([^],-]+)[^]]*\][^,\[]*)?", node_list)
+    if first is None:
+        return node_list
+    return re.sub(r"\[([^],-]+)[^]]*\]", r"\1", first.group())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +106,7 @@ class Settings:
         job_id: ``SLURM_JOB_ID``, else ``LSB_JOBID``.
         cpus_per_task: ``SLURM_CPUS_PER_TASK``.
         pretrained_models: ``nnssl_pretrained_models``, where downloaded checkpoints go.
+        launch: How this process was started as one of several; None if it stands alone.
     """
 
     raw: Path | None = None
@@ -60,6 +124,7 @@ class Settings:
     job_id: str | None = None
     cpus_per_task: int | None = None
     pretrained_models: Path | None = None
+    launch: Launch | None = None
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -91,6 +156,7 @@ class Settings:
             job_id=env.get("SLURM_JOB_ID") or env.get("LSB_JOBID") or None,
             cpus_per_task=_integer(env, "SLURM_CPUS_PER_TASK", minimum=1),
             pretrained_models=_folder(env, "nnssl_pretrained_models"),
+            launch=Launch.from_environment(env),
         )
 
 
@@ -164,6 +230,17 @@ def _integer(env: Mapping[str, str], name: str, *, minimum: int) -> int | None:
             remedy=f"export {name}=4, or unset {name}",
         )
     return value
+
+
+def _number(env: Mapping[str, str], name: str, *, default: int = 0, minimum: int = 0) -> int:
+    value = _integer(env, name, minimum=minimum)
+    return default if value is None else value
+
+
+def _first_number(text: str) -> int:
+    """Tasks on the first node of a list as SLURM writes it: ``2(x3),1`` -> 2."""
+    found = re.match(r"\d+", text)
+    return int(found.group()) if found else 1
 
 
 def _lenient_integer(env: Mapping[str, str], name: str, default: int) -> int:

@@ -98,6 +98,14 @@ class Labels:
         return len(self.foreground_regions) if self.has_regions else len(self.all_labels)
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the foreground classes in the order of the network's outputs; several names of one value joined."""
+        if self.has_regions:
+            return tuple(n for n, value in self.labels.items() if n != IGNORE and any(_members(value)))
+        names = {v: [n for n, value in self.labels.items() if value == v] for v in self.foreground_labels}
+        return tuple("/".join(names[v]) or str(v) for v in self.foreground_labels)
+
+    @property
     def class_location_keys(self) -> tuple[LabelValue, ...]:
         """Keys of ``class_locations`` in the preprocessed properties, in nnU-Net's order.
 

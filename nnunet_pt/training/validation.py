@@ -246,6 +246,7 @@ class _Validation:
                     bar.advance()
                     continue
                 exports[exporters.submit(self._export, case, logits, properties)] = case
+            bar.note("")
             self._finish(exports, bar, at_most=0)
         return self._failures
 

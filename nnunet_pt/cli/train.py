@@ -1,0 +1,184 @@
+"""``nnUNetv2_train``: train a network, and validate it."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from nnunet_pt.cli import _arguments as arguments
+from nnunet_pt.cli._run import Outcome, run
+
+if TYPE_CHECKING:
+    from nnunet_pt.training.task import TrainRequest
+
+
+def build_parser() -> ArgumentParser:
+    """The parser of this command."""
+    parser = arguments.make_parser(
+        "nnUNetv2_train",
+        "Train one fold of a configuration and validate it. Everything goes to nnUNet_results/DATASET/"
+        "TRAINER__PLANS__CONFIGURATION/fold_FOLD. State is saved every few minutes, and when SIGTERM, SIGUSR1 or "
+        "Ctrl-C arrives; the same command with --c continues.",
+        """
+        nnUNetv2_train 4 3d_fullres 0
+        nnUNetv2_train 4 3d_fullres 0 --c
+        nnUNetv2_train 4 2d all -tr nnUNetTrainer_100epochs -device cpu
+        nnUNetv2_train 16 3d_fullres 0 -pretrained_weights PATH/checkpoint_final.pth -epochs 250 -lr 0.001
+        nnUNetv2_train 4 3d_fullres 0 -tr my_trainers.py:MyTrainer
+        """,
+    )
+    parser.add_argument(
+        "dataset", metavar="DATASET", type=arguments.dataset_reference, help="4, or Dataset004_Hippocampus"
+    )
+    parser.add_argument("configuration", metavar="CONFIGURATION", help="2d, 3d_fullres, 3d_lowres, 3d_cascade_fullres")
+    parser.add_argument("fold", metavar="FOLD", type=fold, help="0 to 4, or all: train on all cases")
+    parser.add_argument(
+        "-tr",
+        metavar="NAME",
+        default="nnUNetTrainer",
+        help="trainer: a name, or file.py:Name for one of your own (default: %(default)s)",
+    )
+    parser.add_argument("-p", metavar="NAME", default="nnUNetPlans", help="plans to follow (default: %(default)s)")
+    parser.add_argument(
+        "-pretrained_weights",
+        metavar="FILE",
+        type=Path,
+        help="checkpoint to start from; all layers but the segmentation layers are taken",
+    )
+    parser.add_argument(
+        "-num_gpus",
+        metavar="N",
+        type=arguments.positive_integer,
+        default=1,
+        help="processes to train with on this machine, each with a GPU of its own (default: %(default)s)",
+    )
+    parser.add_argument("--npz", action="store_true", help="keep the probabilities of the final validation (ensembles)")
+    parser.add_argument("--c", action="store_true", help="continue from the newest checkpoint")
+    parser.add_argument("--val", action="store_true", help="only do the final validation of a finished training")
+    parser.add_argument("--val_best", action="store_true", help="validate the best checkpoint instead of the last one")
+    parser.add_argument("--disable_checkpointing", action="store_true", help="write no checkpoints (for tests)")
+    parser.add_argument(
+        "-device",
+        choices=("cuda", "cpu", "mps"),
+        help="where to compute (default: cuda if there is one, else mps, else cpu); CUDA_VISIBLE_DEVICES chooses a GPU",
+    )
+    _add_recipe(parser)
+    _add_running(parser)
+    arguments.add_output(parser)
+    return parser
+
+
+def _add_recipe(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "instead of a trainer class of your own", "recorded in recipe.json in the fold's folder; --c keeps them"
+    )
+    positive = arguments.positive_integer
+    group.add_argument("-epochs", metavar="N", type=positive, help="number of epochs")
+    group.add_argument("-lr", metavar="RATE", type=arguments.positive_float, help="initial learning rate")
+    group.add_argument("-iterations", metavar="N", type=positive, help="training iterations of an epoch")
+    group.add_argument("-warmup_epochs", metavar="N", type=_natural, help="epochs in which the learning rate rises")
+    group.add_argument(
+        "-patience", metavar="N", type=positive, help="stop after so many epochs without a better (averaged) Dice"
+    )
+    group.add_argument("-seed", metavar="N", type=_natural, help="seed of everything random (default: a fresh one)")
+    group.add_argument(
+        "--deterministic", action="store_true", default=None, help="same seed, same result (may be slower on a GPU)"
+    )
+    group.add_argument(
+        "-precision",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        help="of the network's computations (default: mixed precision where the device is fast in it)",
+    )
+
+
+def _add_running(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("how it runs")
+    group.add_argument(
+        "-augment_on",
+        choices=("cpu", "gpu"),
+        default="cpu",
+        help="augmentation in worker processes, or on the GPU if CPUs are few (default: %(default)s)",
+    )
+    group.add_argument(
+        "-save_every_minutes",
+        metavar="MIN",
+        type=_minutes,
+        default=10.0,
+        help="time between two savings of the state; 0: only every 50 epochs (default: %(default)g)",
+    )
+    group.add_argument(
+        "--tensorboard", action="store_true", help="write files for TensorBoard (pip install nnunet-pt[tensorboard])"
+    )
+
+
+def fold(text: str) -> int | Literal["all"]:
+    """A fold: a number or ``all``."""
+    if text == "all":
+        return "all"
+    if text.isdecimal():
+        return int(text)
+    raise ArgumentTypeError(f"{text!r} is neither a number nor all")
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
+
+
+def _minutes(text: str) -> float:
+    return 0.0 if text in ("0", "0.0") else arguments.positive_float(text)
+
+
+def request(args: Namespace) -> TrainRequest:
+    """What the arguments ask for."""
+    from nnunet_pt.training.task import TrainRequest
+
+    return TrainRequest(
+        dataset=args.dataset,
+        configuration=args.configuration,
+        fold=args.fold,
+        trainer=args.tr,
+        plans_name=args.p,
+        pretrained_weights=args.pretrained_weights,
+        num_processes=args.num_gpus,
+        save_probabilities=args.npz,
+        continue_training=args.c,
+        validation_only=args.val,
+        validate_best=args.val_best,
+        disable_checkpointing=args.disable_checkpointing,
+        device=args.device,
+        epochs=args.epochs,
+        lr=args.lr,
+        iterations=args.iterations,
+        warmup_epochs=args.warmup_epochs,
+        patience=args.patience,
+        seed=args.seed,
+        deterministic=args.deterministic,
+        precision=args.precision,
+        augment_on=args.augment_on,
+        save_every_minutes=args.save_every_minutes,
+        tensorboard=args.tensorboard,
+        progress=not args.no_pbar,
+    )
+
+
+def execute(args: Namespace) -> Outcome:
+    """Train and validate."""
+    wanted = request(args)
+    from nnunet_pt.core.settings import Workspace
+    from nnunet_pt.training.run import train
+
+    result = train(wanted, Workspace.from_environment())
+    return Outcome(summaries=() if result is None else (result.summary(),))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    return run(build_parser(), execute, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

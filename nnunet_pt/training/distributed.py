@@ -1,0 +1,162 @@
+"""Training by several processes: who they are, how they meet, what they agree on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from nnunet_pt.core.errors import TrainingError
+from nnunet_pt.core.settings import Launch
+
+# Longer than a slow file system needs for a checkpoint, and than one case of the final validation takes
+TIMEOUT = timedelta(minutes=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """The processes of a training, seen from one of them.
+
+    Attributes:
+        rank: Number of this process.
+        world_size: How many there are.
+        local_rank: Number of this process on its machine.
+        on_this_machine: How many of them share this machine.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    on_this_machine: int = 1
+
+    @classmethod
+    def of(cls, launch: Launch | None) -> Processes:
+        """The processes that a launcher started."""
+        return cls() if launch is None else cls(launch.rank, launch.world_size, launch.local_rank, launch.local_size)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that reports and writes."""
+        return self.rank == 0
+
+    @property
+    def are_several(self) -> bool:
+        """Whether there are others."""
+        return self.world_size > 1
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum of a tensor over all processes, the same on each of them; ``values`` is overwritten."""
+        if self.are_several:
+            dist.all_reduce(values)
+        return values
+
+    def barrier(self) -> None:
+        """Wait until all processes are here."""
+        if self.are_several:
+            dist.barrier()
+
+
+@contextlib.contextmanager
+def process_group(launch: Launch | None, device: torch.device) -> Iterator[Processes]:
+    """Meet the other processes; within the block they can exchange tensors.
+
+    Args:
+        launch: How this process was started.
+        device: Where this process computes; NCCL connects GPUs, gloo everything else.
+
+    Raises:
+        TrainingError: If the processes do not find each other.
+    """
+    processes = Processes.of(launch)
+    if launch is None or not processes.are_several:
+        yield processes
+        return
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    try:
+        dist.init_process_group(
+            backend,
+            init_method=f"tcp://{launch.address}:{launch.port}",
+            rank=launch.rank,
+            world_size=launch.world_size,
+            timeout=TIMEOUT,
+            device_id=device if device.type == "cuda" else None,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise TrainingError(
+            f"Process {launch.rank} of {launch.world_size} could not join the others at {launch.address}:"
+            f"{launch.port} ({backend}).",
+            found=str(error).splitlines()[0],
+            remedy="check that all processes were started and that their machines reach each other; "
+            "MASTER_ADDR and MASTER_PORT name another meeting point",
+        ) from error
+    try:
+        yield processes
+    finally:
+        dist.destroy_process_group()
+
+
+def local_device(device: torch.device, processes: Processes) -> torch.device:
+    """The device of this process: with several processes on a machine each has a GPU of its own.
+
+    Raises:
+        TrainingError: If there are not as many GPUs.
+    """
+    if device.type != "cuda" or not processes.are_several:
+        return device
+    if processes.local_rank >= torch.cuda.device_count():
+        raise TrainingError(
+            f"There is no GPU for process {processes.local_rank} of this machine.",
+            found=f"{torch.cuda.device_count()} GPUs",
+            remedy="start fewer processes (-num_gpus), or let CUDA_VISIBLE_DEVICES name more GPUs",
+        )
+    torch.cuda.set_device(processes.local_rank)
+    return torch.device("cuda", processes.local_rank)
+
+
+def run_processes(number: int, arguments: Sequence[str]) -> None:
+    """Run the training command in several processes on this machine, under torchrun's elastic agent.
+
+    If one of them fails, the agent ends the others.
+
+    Args:
+        number: Processes.
+        arguments: What ``nnUNetv2_train`` is called with in each of them.
+
+    Raises:
+        TrainingError: If a process failed; it has printed why.
+    """
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    # Otherwise the agent sets one thread for each process, and says so in a long warning
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=number,
+        run_id="nnunet_pt",
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        monitor_interval=0.2,
+        logs_specs=DefaultLogsSpecs(),
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "nnunet_pt.cli.train", *arguments)
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        raise TrainingError(
+            f"Process {rank} of {number} ended with status {failure.exitcode}; its message is above.",
+            remedy="correct the cause and continue with --c",
+        ) from error
+    except SignalException as error:
+        raise KeyboardInterrupt from error

@@ -1,0 +1,113 @@
+"""The network in training: compiled if that pays and works, and connected to those of other processes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nnunet_pt.core.console import get_logger
+from nnunet_pt.training.distributed import Processes
+
+_log = get_logger(__name__)
+
+
+def should_compile(device: torch.device, asked: bool | None) -> bool:
+    """Whether to use torch.compile: on CUDA unless ``nnUNet_compile`` says no, as in nnU-Net.
+
+    On the CPU the compiled network was slower than the eager one.
+
+    Args:
+        device: Where the network is.
+        asked: ``nnUNet_compile``; None if it is not set.
+    """
+    return device.type == "cuda" and sys.platform != "win32" and asked is not False
+
+
+class TrainedNetwork:
+    """A network with its wrappers.
+
+    Args:
+        network: The network itself, on its device.
+        device: The device.
+        processes: The processes of the training.
+        compiled: Whether to use torch.compile.
+
+    Attributes:
+        bare: The network itself.
+    """
+
+    def __init__(self, network: nn.Module, *, device: torch.device, processes: Processes, compiled: bool) -> None:
+        self.bare = network
+        self._device = device
+        self._processes = processes
+        self._compiled = compiled
+        self._proven = not compiled
+        self._wrap()
+
+    def _wrap(self) -> None:
+        module: Any = torch.compile(self.bare) if self._compiled else self.bare
+        if self._processes.are_several:
+            ids = [self._device.index or 0] if self._device.type == "cuda" else None
+            module = nn.parallel.DistributedDataParallel(module, device_ids=ids)
+        self._module: Callable[[Tensor], Any] = module
+
+    def __call__(self, data: Tensor) -> Any:
+        """Outputs for (B,C,*spatial): a tensor, or a list with deep supervision."""
+        return self._module(data)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether torch.compile is in use."""
+        return self._compiled
+
+    @property
+    def deep_supervision(self) -> bool:
+        """Whether the network gives an output at every resolution."""
+        return bool(self.bare.deep_supervision)
+
+    @property
+    def output_strides(self) -> Sequence[Sequence[int]]:
+        """Voxels of the patch for one voxel of each output, along each axis, highest resolution first."""
+        strides: Sequence[Sequence[int]] = self.bare.output_strides  # type: ignore[assignment]
+        return strides
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters, each once."""
+        return self.bare.parameters()
+
+    def train(self) -> None:
+        """Behave as in training (dropout, batch statistics)."""
+        self.bare.train()
+
+    def eval_mode(self) -> None:
+        """Behave as in prediction."""
+        self.bare.eval()
+
+    def first_step_guard(self, step: Callable[[], Tensor]) -> Tensor:
+        """Run a training step; if the first one of a compiled network fails, go on without compilation.
+
+        Args:
+            step: Computes the loss; it may be called twice.
+        """
+        if self._proven:
+            return step()
+        try:
+            loss = step()
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # compilers fail in many ways: no C++ compiler, an old GPU, an unknown operation
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            _log.warning(
+                "torch.compile does not work here, training goes on without it (nnUNet_compile=0 avoids the attempt). "
+                "Reason: %s",
+                reason,
+            )
+            self._compiled = False
+            self._wrap()
+            loss = step()
+        self._proven = True
+        return loss

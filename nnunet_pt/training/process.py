@@ -1,0 +1,287 @@
+"""One process of a training, from the first line of its log to the last."""
+
+from __future__ import annotations
+
+import secrets
+
+import torch
+from torch import nn
+
+from nnunet_pt.core.console import get_logger
+from nnunet_pt.core.errors import CheckpointError
+from nnunet_pt.core.files import make_folder, remove_leftovers
+from nnunet_pt.core.process_memory import keep_freed_memory
+from nnunet_pt.core.resources import available_cpus, default_num_processes
+from nnunet_pt.evaluation.summary import Summary
+from nnunet_pt.networks.precision import Precision, choose_precision
+from nnunet_pt.training.debug_file import tracker_config
+from nnunet_pt.training.determinism import seed_everything, set_deterministic
+from nnunet_pt.training.distributed import Processes
+from nnunet_pt.training.history import History
+from nnunet_pt.training.interruption import SavePolicy, StopSignals
+from nnunet_pt.training.loader import default_num_workers
+from nnunet_pt.training.model_folder import set_aside, write_benchmark, write_model_files
+from nnunet_pt.training.monitor import Monitor
+from nnunet_pt.training.network import TrainedNetwork, should_compile
+from nnunet_pt.training.parts import loader_of, network_of
+from nnunet_pt.training.state import BEST, FINAL, LATEST, FoundCheckpoint, TrainingState, newest_valid_checkpoint
+from nnunet_pt.training.task import TrainingTask
+from nnunet_pt.training.trainer import Parts, Trainer
+from nnunet_pt.training.validation import ValidationRequest, final_validation
+from nnunet_pt.transfer.checkpoint import read_checkpoint
+from nnunet_pt.transfer.pretrained import load_pretrained_weights
+from nnunet_pt.transfer.weights import load_weights
+
+CITATION = (
+    "Please cite nnU-Net when you publish results: Isensee, F., Jaeger, P. F., Kohl, S. A., Petersen, J., & "
+    "Maier-Hein, K. H. (2021). nnU-Net: a self-configuring method for deep learning-based biomedical image "
+    "segmentation. Nature Methods, 18(2), 203-211."
+)
+_log = get_logger(__name__)
+
+
+class TrainingProcess:
+    """One process of a training.
+
+    Args:
+        task: What is to be trained.
+        trainer: The trainer, without its parts yet.
+        device: Where this process computes.
+        processes: The processes of the training.
+        signals: What signals ask for.
+
+    Attributes:
+        state: Where the training is; afterwards, where it ended.
+    """
+
+    def __init__(
+        self, task: TrainingTask, trainer: Trainer, device: torch.device, processes: Processes, signals: StopSignals
+    ) -> None:
+        self.task = task
+        self.trainer = trainer
+        self.device = device
+        self.processes = processes
+        self.signals = signals
+        self.precision = choose_precision(device, task.recipe.precision)
+
+    @property
+    def state(self) -> TrainingState:
+        return self.trainer.state
+
+    def train(self) -> Summary | None:
+        """Train to the end, from the beginning or from the newest checkpoint, then validate.
+
+        Returns:
+            Metrics of the final validation; None in helping processes, and for benchmarks.
+        """
+        task = self.task
+        folder = make_folder(task.output_folder)
+        found = newest_valid_checkpoint(folder) if task.request.continue_training else None
+        if self.processes.is_main:
+            remove_leftovers(folder)
+            if task.request.continue_training and found is None:
+                _log.warning("There is no checkpoint in %s: a new training is started.", folder)
+            if found is None:
+                set_aside(folder)
+            write_model_files(task, device=self.device, precision=self.precision, processes=self.processes)
+        self.processes.barrier()
+        self._set_up_machine()
+        seed = self._seed(None if found is None else found.state.seed)
+        network = network_of(task, self.device, self.processes)
+        history = History() if found is None else History.from_logging(found.state.logging, found.state.epoch)
+        with self._monitor(history, continued=found is not None) as monitor:
+            self._introduce(monitor)
+            self._connect(network, monitor, seed)
+            self._restore(found, network, monitor)
+            del found  # its tensors are not needed any more
+            self.state.seed = seed
+            self.state.recipe = task.recipe.to_json()
+            self.trainer.run()
+            monitor.log("Training done.")
+            if task.recipe.benchmark:
+                if self.processes.is_main:
+                    write_benchmark(task, history, device=self.device, processes=self.processes)
+                return None
+            if task.request.validate_best:
+                self._load(network, BEST)
+            return self._validate(network, monitor)
+
+    def validate(self) -> Summary | None:
+        """Only do the final validation, with the last or the best weights."""
+        self._set_up_machine()
+        network = network_of(self.task, self.device, self.processes)
+        self._load(network, BEST if self.task.request.validate_best else FINAL)
+        history = History.from_logging(self.state.logging, self.state.epoch)
+        with self._monitor(history, continued=True) as monitor:
+            return self._validate(network, monitor)
+
+    def _set_up_machine(self) -> None:
+        if self.device.type == "cpu":
+            keep_freed_memory()
+            torch.set_num_threads(max(1, available_cpus() // self.processes.on_this_machine))
+        elif self.device.type == "cuda":
+            torch.set_num_threads(1)
+            torch.backends.cudnn.benchmark = True
+
+    def _seed(self, recorded: int | None) -> int:
+        """The seed of this training, the same in all processes."""
+        wanted = self.task.recipe.seed if self.task.recipe.seed is not None else recorded
+        own = (secrets.randbits(31) if wanted is None else wanted) if self.processes.is_main else 0
+        seed = int(self.processes.sum(torch.tensor(own, device=self.device)))
+        if self.task.recipe.deterministic:
+            set_deterministic(seed)
+        else:
+            seed_everything(seed)
+        return seed
+
+    def _connect(self, network: nn.Module, monitor: Monitor, seed: int) -> None:
+        """Give the trainer its parts."""
+        task, request, trainer = self.task, self.task.request, self.trainer
+        compiled = should_compile(self.device, task.workspace.settings.compile)
+        trained = TrainedNetwork(network, device=self.device, processes=self.processes, compiled=compiled)
+        pipelines = trainer.build_augmentation(trained.output_strides if trained.deep_supervision else None)
+        on_gpu = request.augment_on == "gpu" and self.device.type != "cpu"
+        if request.augment_on == "gpu" and not on_gpu:
+            monitor.warn("There is no GPU for -augment_on gpu; worker processes do the augmentation.")
+        train_loader, val_loader = (
+            loader_of(
+                task,
+                purpose,
+                None if on_gpu else pipeline,
+                trained,
+                seed=seed,
+                processes=self.processes,
+                pin_memory=self.device.type == "cuda",
+            )
+            for purpose, pipeline in zip(("train", "val"), pipelines, strict=True)
+        )
+        trainer.connect(
+            Parts(
+                network=trained,
+                device=self.device,
+                precision=self.precision,
+                processes=self.processes,
+                train_loader=train_loader,
+                val_loader=val_loader,
+                gpu_pipelines=pipelines if on_gpu else None,
+                monitor=monitor,
+                save_policy=SavePolicy(minutes=request.save_every_minutes, every_epochs=task.recipe.save_every),
+                signals=self.signals,
+            )
+        )
+        # Initial weights are the same in all processes, but what is dropped out is not
+        seed_everything(seed + self.processes.rank)
+
+    def _restore(self, found: FoundCheckpoint | None, network: nn.Module, monitor: Monitor) -> None:
+        """Continue from a checkpoint, or begin with the weights of another training."""
+        request, trainer = self.task.request, self.trainer
+        if found is not None:
+            trainer.state = TrainingState.restore(
+                found.checkpoint, found.path, network, trainer.optimizer, trainer.scaler
+            )
+            if not self.processes.is_main and trainer.state.seed is not None:
+                seed_everything(trainer.state.seed + self.processes.rank + self.processes.world_size * self.state.step)
+            monitor.log(
+                f"Continuing from {found.path.name}: epoch {self.state.epoch}, iteration {self.state.iteration}."
+            )
+        elif request.pretrained_weights is not None:
+            monitor.log(str(load_pretrained_weights(network, request.pretrained_weights)))
+
+    def _monitor(self, history: History, *, continued: bool) -> Monitor:
+        task, request, recipe = self.task, self.task.request, self.task.recipe
+        return Monitor(
+            task.output_folder,
+            history=history,
+            num_epochs=recipe.num_epochs,
+            iterations_per_epoch=recipe.iterations_per_epoch,
+            validation_iterations_per_epoch=recipe.validation_iterations_per_epoch,
+            settings=task.workspace.settings,
+            is_main=self.processes.is_main,
+            continued=continued,
+            tracker_config=tracker_config(
+                plans=task.plans.to_json(),
+                configuration=task.configuration.name,
+                fold=request.fold,
+                dataset=task.dataset_json,
+                recipe=recipe,
+                batch_size=task.configuration.batch_size,
+            ),
+            class_names=task.labels.class_names,
+            tensorboard=request.tensorboard,
+            progress=request.progress,
+        )
+
+    def _introduce(self, monitor: Monitor) -> None:
+        """The beginning of the log."""
+        task, recipe, configuration = self.task, self.task.recipe, self.task.configuration
+        monitor.log(CITATION + "\n", timestamp=False, console=False)
+        several = f", {self.processes.world_size} processes" if self.processes.are_several else ""
+        gpu = f" ({torch.cuda.get_device_name(self.device)})" if self.device.type == "cuda" else ""
+        workers = default_num_workers("train", task.workspace.settings)
+        monitor.log(
+            f"{task.plans.dataset_name}, {configuration.name}, fold {task.request.fold}: "
+            f"{len(task.split.train)} training and {len(task.split.val)} validation cases\n"
+            f"Trainer {recipe.name}: {recipe.num_epochs} epochs of {recipe.iterations_per_epoch} iterations, "
+            f"patch size {list(configuration.patch_size)}, batch size {configuration.batch_size}\n"
+            f"Device {self.device.type}{gpu}{several}, precision {self.precision.name}, "
+            f"{workers} augmentation processes\n"
+            f"Results go to {task.output_folder}"
+        )
+
+    def _load(self, network: nn.Module, name: str) -> None:
+        """Take the weights of a checkpoint for the final validation."""
+        path = self.task.output_folder / name
+        if not path.is_file():
+            unfinished = (self.task.output_folder / LATEST).is_file()
+            raise CheckpointError(
+                f"There is nothing to validate: {path} is missing.",
+                found="a training that has not finished" if unfinished else None,
+                remedy="continue it with --c, or validate its best weights so far with --val --val_best"
+                if unfinished
+                else "train first",
+            )
+        checkpoint = read_checkpoint(path)
+        load_weights(network, checkpoint.network_weights, path)
+        if self.task.request.validation_only:
+            self.trainer.state = TrainingState(
+                epoch=checkpoint.current_epoch, logging=checkpoint.logging, best_ema=checkpoint.best_ema
+            )
+
+    def _validate(self, network: nn.Module, monitor: Monitor) -> Summary | None:
+        """The final validation."""
+        task, settings = self.task, self.task.workspace.settings
+        supervised = bool(network.deep_supervision)
+        network.deep_supervision = False  # type: ignore[assignment]
+        network.eval()
+        summary = final_validation(
+            network,
+            ValidationRequest(
+                plans=task.plans,
+                configuration=task.configuration,
+                labels=task.labels,
+                file_ending=task.description.file_ending,
+                preprocessed=task.dataset_folder,
+                cases=task.split.val,
+                fold_folder=task.output_folder,
+                mirror_axes=task.mirror_axes or (),
+                save_probabilities=task.request.save_probabilities,
+                previous_stage_folder=task.previous_stage_folder,
+                num_processes=default_num_processes(8) if settings.num_processes is None else settings.num_processes,
+            ),
+            device=self.device,
+            precision=self.precision if self.device.type == "cuda" else Precision(name="fp32", device_type="cpu"),
+            rank=self.processes.rank,
+            world_size=self.processes.world_size,
+            barrier=self.processes.barrier,
+            on_step=self._stop_if_asked,
+            progress=task.request.progress,
+        )
+        network.deep_supervision = supervised  # type: ignore[assignment]
+        if summary is not None:
+            monitor.final_validation(summary.dice, {label: m["Dice"] for label, m in summary.mean.items()})
+        return summary
+
+    def _stop_if_asked(self) -> None:
+        """The training is done and saved; the validation can be repeated with ``--val``."""
+        if self.signals.requested == "stop":
+            raise KeyboardInterrupt

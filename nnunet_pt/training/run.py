@@ -1,0 +1,160 @@
+"""From a request to a trained and validated model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from nnunet_pt.core.errors import UsageError
+from nnunet_pt.core.files import read_json
+from nnunet_pt.core.settings import Workspace
+from nnunet_pt.evaluation.summary import Summary
+from nnunet_pt.training.distributed import Processes, local_device, process_group, run_processes
+from nnunet_pt.training.interruption import StopSignals
+from nnunet_pt.training.process import TrainingProcess
+from nnunet_pt.training.recipe import TrainingRecipe, with_overrides
+from nnunet_pt.training.recipe_lookup import find_recipe
+from nnunet_pt.training.sampling import process_share
+from nnunet_pt.training.task import RECIPE_FILE, TrainingTask, TrainRequest, prepare
+from nnunet_pt.training.trackers import check_trackers
+from nnunet_pt.training.trainer import Trainer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainResult:
+    """What a training has made.
+
+    Attributes:
+        output_folder: Folder of the fold.
+        epochs: Finished epochs.
+        best_ema_dice: Best moving average of the pseudo Dice; None before the first epoch.
+        validation: Result of the final validation; None if there was none.
+    """
+
+    output_folder: Path
+    epochs: int
+    best_ema_dice: float | None
+    validation: Summary | None
+
+    def summary(self) -> str:
+        """What was written and where."""
+        dice = "" if self.validation is None else f"; mean validation Dice {self.validation.dice:.4f}"
+        return f"{self.output_folder}: {self.epochs} epochs{dice}"
+
+
+def train(request: TrainRequest, workspace: Workspace) -> TrainResult | None:
+    """Train a network as nnU-Net does, and validate it.
+
+    Args:
+        request: What to train.
+        workspace: Where the three folders are.
+
+    Returns:
+        The result; None in processes that were only started to help, and if several processes were started.
+
+    Raises:
+        NnunetError: With what is wrong and what to do about it.
+        TrainingStopped: If a signal asked to stop; the state is saved.
+    """
+    source = find_recipe(request.trainer, workspace.settings)
+    recipe = _with_flags(source.recipe, request)
+    task = prepare(request, recipe, workspace)
+    if request.continue_training and (task.output_folder / RECIPE_FILE).is_file():
+        recipe = _with_flags(_recorded_recipe(task, recipe), request)
+        task = prepare(request, recipe, workspace)
+    check_trackers(workspace.settings, tensorboard=request.tensorboard)
+    launch = workspace.settings.launch
+    if request.num_processes > 1 and launch is None:
+        process_share(task.configuration.batch_size, request.num_processes, 0)
+        run_processes(request.num_processes, command_line(request))
+        return None
+    wanted = choose_device(request.device)
+    processes = Processes.of(launch)
+    process_share(task.configuration.batch_size, processes.world_size, processes.rank)
+    device = local_device(wanted, processes)
+    with StopSignals() as signals, process_group(launch, device) as processes:
+        process = TrainingProcess(task, (source.trainer_class or Trainer)(task), device, processes, signals)
+        summary = process.validate() if request.validation_only else process.train()
+    if not processes.is_main:
+        return None
+    state = process.state
+    return TrainResult(
+        output_folder=task.output_folder, epochs=state.epoch, best_ema_dice=state.best_ema, validation=summary
+    )
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The device to train on.
+
+    Args:
+        name: "cuda", "cpu" or "mps"; None for the first of cuda, mps, cpu that there is.
+
+    Raises:
+        UsageError: If there is no such device.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name is None:
+        name = next(n for n, available in there.items() if available)
+    if not there.get(name):
+        raise UsageError(
+            f"The device {name!r} cannot be used.",
+            found="torch finds: " + ", ".join(n for n, available in there.items() if available),
+            remedy="choose one of them with -device"
+            + ("; for a GPU check nvidia-smi and that torch was installed with CUDA" if name == "cuda" else ""),
+        )
+    return torch.device(name, 0) if name == "cuda" else torch.device(name)
+
+
+def command_line(request: TrainRequest) -> list[str]:
+    """Arguments of ``nnUNetv2_train`` for one of several processes with this request."""
+    flags = {
+        "--npz": request.save_probabilities,
+        "--c": request.continue_training,
+        "--val": request.validation_only,
+        "--val_best": request.validate_best,
+        "--disable_checkpointing": request.disable_checkpointing,
+        "--deterministic": request.deterministic,
+        "--tensorboard": request.tensorboard,
+        "--no_pbar": not request.progress,
+    }
+    values = {
+        "-tr": request.trainer,
+        "-p": request.plans_name,
+        "-pretrained_weights": request.pretrained_weights,
+        "-device": request.device,
+        "-epochs": request.epochs,
+        "-lr": request.lr,
+        "-iterations": request.iterations,
+        "-warmup_epochs": request.warmup_epochs,
+        "-patience": request.patience,
+        "-seed": request.seed,
+        "-precision": request.precision,
+        "-augment_on": request.augment_on,
+        "-save_every_minutes": request.save_every_minutes,
+    }
+    arguments = [str(request.dataset), request.configuration, str(request.fold)]
+    for name, value in values.items():
+        arguments += [] if value is None else [name, str(value)]
+    return [*arguments, *(name for name, given in flags.items() if given)]
+
+
+def _with_flags(recipe: TrainingRecipe, request: TrainRequest) -> TrainingRecipe:
+    return with_overrides(
+        recipe,
+        epochs=request.epochs,
+        lr=request.lr,
+        iterations=request.iterations,
+        warmup_epochs=request.warmup_epochs,
+        patience=request.patience,
+        seed=request.seed,
+        deterministic=request.deterministic,
+        precision=request.precision,
+    )
+
+
+def _recorded_recipe(task: TrainingTask, named: TrainingRecipe) -> TrainingRecipe:
+    """The recipe that the training to be continued was started with."""
+    recorded = TrainingRecipe.from_json(read_json(task.output_folder / RECIPE_FILE))
+    return recorded if recorded.name == named.name else named

@@ -1,0 +1,292 @@
+"""What is to be trained: the request of a user, and everything that follows from it before training begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from nnunet_pt.core.console import get_logger
+from nnunet_pt.core.errors import PlansError, StorageError, TrainingError, UsageError
+from nnunet_pt.core.files import read_json
+from nnunet_pt.core.settings import Workspace
+from nnunet_pt.dataset.cases import resolve_dataset_name
+from nnunet_pt.dataset.description import FILE_NAME as DATASET_FILE
+from nnunet_pt.dataset.description import DatasetDescription
+from nnunet_pt.dataset.labels import Labels
+from nnunet_pt.plans.configuration import Configuration
+from nnunet_pt.plans.plans import Plans
+from nnunet_pt.preprocessing.splits import SPLITS_FILE, Split, load_or_make_splits, random_split
+from nnunet_pt.training.recipe import TrainingRecipe
+
+if TYPE_CHECKING:
+    import torch
+
+Fold = int | Literal["all"]
+VALIDATION_FOLDER = "validation"
+RECIPE_FILE = "recipe.json"
+PREDICTED_NEXT_STAGE = "predicted_next_stage"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainRequest:
+    """What a user asks for; the arguments of ``nnUNetv2_train``.
+
+    Attributes:
+        dataset: Dataset id or name.
+        configuration: Name of the configuration.
+        fold: Number of the fold, or "all" to train on all cases.
+        trainer: Name of a recipe or trainer, see :func:`nnunet_pt.training.recipe_lookup.find_recipe`.
+        plans_name: Plans identifier.
+        pretrained_weights: Checkpoint whose weights training starts from.
+        num_processes: Processes to start on this machine, one for each GPU.
+        save_probabilities: Store the probabilities of the final validation, too.
+        continue_training: Continue from the newest checkpoint.
+        validation_only: Only do the final validation.
+        validate_best: Do the final validation with the best checkpoint.
+        disable_checkpointing: Write no checkpoints.
+        device: "cuda", "cpu" or "mps"; by default the first of these that there is ("cuda", "mps", "cpu").
+        epochs: Takes the place of the recipe's value, like the next ones.
+        lr: See ``epochs``.
+        iterations: See ``epochs``.
+        warmup_epochs: See ``epochs``.
+        patience: See ``epochs``.
+        seed: See ``epochs``.
+        deterministic: See ``epochs``.
+        precision: See ``epochs``.
+        augment_on: Where augmentation is computed: by worker processes ("cpu") or on the GPU.
+        save_every_minutes: Time between two savings of the state; 0 for no savings by time.
+        tensorboard: Write files for TensorBoard.
+        progress: Show progress bars.
+    """
+
+    dataset: int | str
+    configuration: str
+    fold: Fold
+    trainer: str = "nnUNetTrainer"
+    plans_name: str = "nnUNetPlans"
+    pretrained_weights: Path | None = None
+    num_processes: int = 1
+    save_probabilities: bool = False
+    continue_training: bool = False
+    validation_only: bool = False
+    validate_best: bool = False
+    disable_checkpointing: bool = False
+    device: str | None = None
+    epochs: int | None = None
+    lr: float | None = None
+    iterations: int | None = None
+    warmup_epochs: int | None = None
+    patience: int | None = None
+    seed: int | None = None
+    deterministic: bool | None = None
+    precision: Literal["auto", "fp32", "bf16", "fp16"] | None = None
+    augment_on: Literal["cpu", "gpu"] = "cpu"
+    save_every_minutes: float = 10.0
+    tensorboard: bool = False
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        clashes = [
+            (self.continue_training and self.validation_only, "--c and --val"),
+            (self.continue_training and self.pretrained_weights is not None, "--c and -pretrained_weights"),
+            (self.validation_only and self.pretrained_weights is not None, "--val and -pretrained_weights"),
+            (self.disable_checkpointing and self.validate_best, "--disable_checkpointing and --val_best"),
+        ]
+        found = [names for clash, names in clashes if clash]
+        if found:
+            raise UsageError(
+                f"These options exclude each other: {'; '.join(found)}.",
+                remedy="-pretrained_weights starts a new training; --c continues one, which has its weights already"
+                if "-pretrained_weights" in found[0]
+                else "leave one of them out",
+            )
+        if self.num_processes < 1:
+            raise UsageError(f"-num_gpus is {self.num_processes}.", expected="at least 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingTask:
+    """Everything that is known about a training before it begins, and does not change.
+
+    Attributes:
+        request: What the user asked for.
+        recipe: How to train.
+        plans: The plans.
+        configuration: The configuration, with the recipe's batch and patch size.
+        description: The dataset.
+        dataset_json: The dataset description as in its file.
+        labels: The labels.
+        dataset_folder: Preprocessed dataset.
+        output_folder: Folder of the fold.
+        split: Cases for training and validation.
+        previous_stage_folder: In a cascade: the previous stage's segmentations of the training cases.
+        workspace: Where the three folders are, and the other settings.
+    """
+
+    request: TrainRequest
+    recipe: TrainingRecipe
+    plans: Plans
+    configuration: Configuration
+    description: DatasetDescription
+    dataset_json: Mapping[str, Any]
+    labels: Labels
+    dataset_folder: Path
+    output_folder: Path
+    split: Split
+    previous_stage_folder: Path | None
+    workspace: Workspace
+
+    @property
+    def model_folder(self) -> Path:
+        """Folder of all folds."""
+        return self.output_folder.parent
+
+    @property
+    def data_folder(self) -> Path:
+        """Preprocessed cases of the configuration."""
+        return self.dataset_folder / self.configuration.data_identifier
+
+    @property
+    def input_channels(self) -> int:
+        """Channels of the network's input: those of the image, and in a cascade one for each foreground label."""
+        previous = len(self.labels.foreground_labels) if self.is_cascaded else 0
+        return self.description.num_channels + previous
+
+    @property
+    def is_cascaded(self) -> bool:
+        """Whether the segmentation of a previous stage is an input, too."""
+        return self.configuration.previous_stage is not None
+
+    @property
+    def mirror_axes(self) -> tuple[int, ...] | None:
+        """Spatial axes that are mirrored."""
+        return self.recipe.mirror_axes(len(self.configuration.patch_size))
+
+    def init_args(self, device: torch.device) -> dict[str, Any]:
+        """What nnU-Net's checkpoints say about the training."""
+        return {
+            "plans": self.plans.to_json(),
+            "configuration": self.configuration.name,
+            "fold": self.request.fold,
+            "dataset_json": dict(self.dataset_json),
+            "device": device,
+        }
+
+
+def prepare(request: TrainRequest, recipe: TrainingRecipe, workspace: Workspace) -> TrainingTask:
+    """Collect what a training needs.
+
+    Args:
+        request: What the user asked for.
+        recipe: How to train.
+        workspace: Where the three folders are.
+
+    Raises:
+        PlansError: If the plans or the configuration are missing or damaged.
+        StorageError: If the preprocessed data is missing.
+        TrainingError: If the fold does not exist, or the previous stage of a cascade was not trained.
+    """
+    name = resolve_dataset_name(request.dataset, workspace)
+    dataset_folder = workspace.preprocessed / name
+    number = int(name[7:10]) if name[7:10].isdigit() else name
+    plans_file = dataset_folder / f"{request.plans_name}.json"
+    if not plans_file.is_file():
+        there = sorted(p.stem for p in dataset_folder.glob("*lans*.json"))
+        raise PlansError(
+            f"There is no plans file {plans_file}.",
+            found=f"these plans: {', '.join(there)}" if there else "no plans at all",
+            remedy=(f"choose one of them with -p, or make it with  nnUNetv2_plan_and_preprocess -d {number}")
+            if there
+            else f"make them with  nnUNetv2_plan_and_preprocess -d {number}",
+        )
+    plans = Plans.load(plans_file)
+    configuration = plans.configuration(request.configuration)
+    configuration = replace(
+        configuration,
+        batch_size=recipe.batch_size or configuration.batch_size,
+        patch_size=recipe.patch_size or configuration.patch_size,
+    )
+    description = DatasetDescription.load(dataset_folder / DATASET_FILE)
+    cases = _preprocessed_cases(dataset_folder / configuration.data_identifier, configuration, request, number)
+    model = f"{recipe.name}__{plans.plans_name}__{configuration.name}"
+    results = workspace.results / name
+    return TrainingTask(
+        request=request,
+        recipe=recipe,
+        plans=plans,
+        configuration=configuration,
+        description=description,
+        dataset_json=read_json(dataset_folder / DATASET_FILE),
+        labels=Labels.from_description(description),
+        dataset_folder=dataset_folder,
+        output_folder=results / model / f"fold_{request.fold}",
+        split=_split(request.fold, dataset_folder, cases),
+        previous_stage_folder=_previous_stage_folder(configuration, recipe, plans, results, number),
+        workspace=workspace,
+    )
+
+
+def _preprocessed_cases(
+    folder: Path, configuration: Configuration, request: TrainRequest, number: int | str
+) -> tuple[str, ...]:
+    cases = {p.stem for p in folder.glob("*.pkl")} if folder.is_dir() else set()
+    if not cases:
+        of = "3d_fullres" if configuration.name == "3d_cascade_fullres" else configuration.name
+        raise StorageError(
+            f"There are no preprocessed cases in {folder}.",
+            remedy=f"make them with  nnUNetv2_preprocess -d {number} -plans_name {request.plans_name} -c {of}",
+        )
+    return tuple(sorted(cases))
+
+
+def _split(fold: Fold, dataset_folder: Path, cases: tuple[str, ...]) -> Split:
+    """The cases of a fold, as nnU-Net chooses them."""
+    if fold == "all":
+        return Split(train=cases, val=cases)
+    splits = load_or_make_splits(dataset_folder, cases)
+    split = splits[fold] if 0 <= fold < len(splits) else None
+    if split is None and fold >= 0 and len(cases) > 1:
+        get_logger(__name__).warning(
+            "Fold %d is not one of the %d folds in %s. As in nnU-Net a random split is used: 80 %% of the cases for "
+            "training, the others for validation.",
+            fold,
+            len(splits),
+            dataset_folder / SPLITS_FILE,
+        )
+        return random_split(cases, fold)
+    if split is None or not split.train:
+        raise TrainingError(
+            f"Fold {fold} cannot be trained.",
+            found=f"{len(splits)} folds in {dataset_folder / SPLITS_FILE}"
+            + ("" if split is None else f"; fold {fold} has no training cases"),
+            expected=f"a fold from 0 to {len(splits) - 1}, or all",
+        )
+    missing = sorted({*split.train, *split.val} - set(cases))
+    if missing:
+        raise TrainingError(
+            f"Fold {fold} has cases that are not preprocessed: {', '.join(missing[:10])}"
+            + (f" and {len(missing) - 10} others." if len(missing) > 10 else "."),
+            found=f"{len(cases)} preprocessed cases; the folds are in {dataset_folder / SPLITS_FILE}",
+            remedy="preprocess them (nnUNetv2_preprocess), or correct the splits file",
+        )
+    return split
+
+
+def _previous_stage_folder(
+    configuration: Configuration, recipe: TrainingRecipe, plans: Plans, results: Path, number: int | str
+) -> Path | None:
+    previous = configuration.previous_stage
+    if previous is None:
+        return None
+    model = results / f"{recipe.name}__{plans.plans_name}__{previous}"
+    folder = model / PREDICTED_NEXT_STAGE / configuration.name
+    if not folder.is_dir():
+        raise TrainingError(
+            f"The previous stage of {configuration.name} has not predicted the training cases yet.",
+            found=f"no folder {folder}",
+            remedy=f"train all five folds of it first, with the same trainer and plans: "
+            f" nnUNetv2_train {number} {previous} 0  (then 1, 2, 3 and 4)",
+        )
+    return folder
