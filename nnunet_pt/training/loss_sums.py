@@ -186,7 +186,11 @@ def _add_by_label(sums_bc: Tensor, labels_bv: Tensor, values_bv: Tensor) -> None
     """Add each value to the sum of its label."""
     if sums_bc.device.type == "cpu":
         sums_bc.scatter_add_(1, labels_bv, values_bv)
-        return
-    # Atomic additions to so few places would wait for each other on a GPU, and make sums that differ from run to run.
+    else:
+        _add_by_comparison(sums_bc, labels_bv, values_bv)
+
+
+def _add_by_comparison(sums_bc: Tensor, labels_bv: Tensor, values_bv: Tensor) -> None:
+    """The same for GPUs, where scattering to so few places would wait, and differ from run to run."""
     classes = torch.arange(sums_bc.shape[1], device=sums_bc.device)
     sums_bc += torch.where(labels_bv[:, None] == classes[None, :, None], values_bv[:, None], 0).sum(2)

@@ -79,5 +79,9 @@ def _histogram(values: Tensor, number: int) -> Tensor:
     """How often 0, ..., number - 1 occur; ``number`` itself is not counted."""
     if values.device.type == "cpu":
         return torch.bincount(values.flatten(), minlength=number + 1)[:number]
-    # Bins are filled by atomic additions on a GPU, which would wait for each other.
+    return _histogram_by_comparison(values, number)
+
+
+def _histogram_by_comparison(values: Tensor, number: int) -> Tensor:
+    """The same for GPUs, which would have to wait for the size of the result, and for additions to the same bin."""
     return torch.stack([(values == value).sum() for value in range(number)])

@@ -90,7 +90,9 @@ def _unknown(name: str, installed: dict[str, EntryPoint], folders: tuple[Path, .
     missing = [folder for folder in folders if not folder.is_dir()]
     damaged = [file for folder in folders for file in _modules(folder) if _tree(file) is None]
     if missing:
-        error.remedy = f"{error.remedy}; nnUNet_extTrainer names {', '.join(map(str, missing))}, which do(es) not exist"
+        error.remedy = (
+            f"{error.remedy}; not searched, since missing (nnUNet_extTrainer): {', '.join(map(str, missing))}"
+        )
     if damaged:
         error.remedy = f"{error.remedy}; not searched, since it is not valid Python: {', '.join(map(str, damaged))}"
     return error
