@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, cast
 
+import torch
 from torch import Tensor, nn
 
+from nnunet_pt.networks.fused import can_fuse, norm_leaky_relu
 from nnunet_pt.networks.operators import Operator
 
 CONV: Final = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -86,6 +88,14 @@ class ConvUnit(nn.Module):
 
     def finish(self, x: Tensor) -> Tensor:
         """What follows the convolution."""
+        if (
+            x.device.type == "cpu"
+            and self.following == ("norm", "nonlin")
+            and can_fuse(self.norm, self.nonlin)
+            and x[0, 0].numel() > 1
+            and not torch.compiler.is_compiling()
+        ):
+            return norm_leaky_relu(x, cast(nn.Module, self.norm), cast(nn.Module, self.nonlin))
         for name in self.following:
             x = getattr(self, name)(x)
         return x

@@ -24,7 +24,7 @@ class UNetShape:
         features: Channels of each encoder stage.
         strides: Stride of each stage along each axis.
         encoder: Convolutions (plain) or residual blocks of each stage.
-        decoder: Convolutions of each decoder stage, highest resolution first.
+        decoder: Convolutions of each decoder stage, in the order in which they are applied: lowest resolution first.
     """
 
     features: tuple[int, ...]
@@ -62,7 +62,7 @@ def residual_encoder_unet_size(shape: UNetShape, patch_size: Sequence[int], num_
 
 def _decoder_size(shape: UNetShape, voxels: Sequence[int]) -> int:
     """Convolutions and one transposed convolution for each decoder stage."""
-    levels = zip(shape.decoder, shape.features[:-1], voxels[:-1], strict=True)
+    levels = zip(reversed(shape.decoder), shape.features[:-1], voxels[:-1], strict=True)
     return sum((n + 1) * f * v for n, f, v in levels)
 
 

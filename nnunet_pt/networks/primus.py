@@ -86,8 +86,8 @@ class PrimusDescription:
         multiple = 6 * heads if self.transformer.rotary_positions else heads
         if size % multiple:
             findings.add("embed_dim", f"is {size}, expected a multiple of {multiple} for {heads} heads")
-        if any(log2(t) % 1 for t in self.token_size):
-            findings.add("patch_embed_size", f"is {list(self.token_size)}, expected powers of 2")
+        if any(log2(t) % 1 for t in self.token_size) or max(self.token_size) == 1:
+            findings.add("patch_embed_size", f"is {list(self.token_size)}, expected powers of 2 above 1")
         if self.version > 1 and self.token_size != TOKEN_SIZE:
             findings.add(
                 "patch_embed_size", f"is {list(self.token_size)}, expected {list(TOKEN_SIZE)} for this version"
@@ -248,7 +248,7 @@ class PatchDecoder(nn.Module):
 
 
 def _decoder_strides(token_size: Sequence[int]) -> list[tuple[int, ...]]:
-    stages = max(int(log2(max(token_size))), 1)
+    stages = int(log2(max(token_size)))
     return [tuple(2 if t // 2**i > 1 else 1 for t in token_size) for i in reversed(range(stages))]
 
 
