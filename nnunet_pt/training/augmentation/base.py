@@ -190,14 +190,13 @@ class Pipeline:
             parameters: One entry for each transform.
 
         Returns:
-            The augmented sample; its tensors are contiguous.
+            The augmented sample. Its tensors may be views of what was given, so that patches that are only cut out
+            are copied once, into their batch.
         """
         with torch.no_grad():
             for transform, chosen in zip(self.transforms, parameters, strict=True):
                 if chosen is not None:
                     sample = transform.apply(sample, chosen)
-        sample.image = sample.image.contiguous()
-        sample.segmentation = sample.segmentation.contiguous()
         return sample
 
     def output_shape(self, shape: Shape) -> Shape:

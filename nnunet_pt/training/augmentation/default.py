@@ -8,6 +8,7 @@ from typing import Any
 from nnunet_pt.core.errors import TrainingError
 from nnunet_pt.dataset.labels import Labels
 from nnunet_pt.training.augmentation.base import Pipeline, Sometimes, Transform
+from nnunet_pt.training.augmentation.cascade import cascade_transforms
 from nnunet_pt.training.augmentation.geometry import Range
 from nnunet_pt.training.augmentation.intensity import (
     Brightness,
@@ -94,12 +95,15 @@ def default_training_pipeline(settings: AugmentationSettings) -> Pipeline:
     return Pipeline([*transforms, *final_training_transforms(settings)])
 
 
-def final_training_transforms(settings: AugmentationSettings, *, mirror: bool = True) -> list[Transform[Any]]:
+def final_training_transforms(
+    settings: AugmentationSettings, *, mirror: bool = True, default_cascade_probability: float = 0.5
+) -> list[Transform[Any]]:
     """What all training pipelines end with: mirroring, masking, relabelling, cascade and targets.
 
     Args:
         settings: The settings of the pipeline.
         mirror: False if the pipeline mirrors earlier.
+        default_cascade_probability: How often a label of the previous stage takes part if the settings do not say it.
     """
     transforms: list[Transform[Any]] = []
     if mirror and settings.mirror_axes:
@@ -107,12 +111,18 @@ def final_training_transforms(settings: AugmentationSettings, *, mirror: bool = 
     if masked := tuple(c for c, use in enumerate(settings.use_mask_for_norm) if use):
         transforms.append(MaskImage(masked))
     transforms.append(OutsideToBackground())
+    if settings.cascaded:
+        probability = settings.cascade_label_probability
+        chosen = default_cascade_probability if probability is None else probability
+        transforms += cascade_transforms(settings.labels.foreground_labels, label_probability=chosen)
     return [*transforms, *_target_transforms(settings)]
 
 
 def validation_pipeline(settings: AugmentationSettings) -> Pipeline:
     """What is done to validation patches, which are read in their final size: nothing random."""
     transforms: list[Transform[Any]] = [OutsideToBackground()]
+    if settings.cascaded:
+        transforms += cascade_transforms(settings.labels.foreground_labels, augment=False)
     return Pipeline([*transforms, *_target_transforms(settings)])
 
 

@@ -84,7 +84,7 @@ class Spatial:
         return (shape[0], *self.patch_size)
 
     def apply(self, sample: Sample, parameters: SpatialParameters) -> Sample:
-        """Cut out or interpolate; the results share no memory with what was read.
+        """Cut out, as views of what was read, or interpolate.
 
         Raises:
             TrainingError: If what was read is smaller than the patch and has to be cut out of it.
@@ -93,7 +93,7 @@ class Spatial:
         if self.slice_by_slice:
             image, segmentation = self._crop_slices(image), self._crop_slices(segmentation)
         if parameters.matrix is None:
-            image, segmentation = (_crop(x, self.patch_size).clone() for x in (image, segmentation))
+            image, segmentation = _crop(image, self.patch_size), _crop(segmentation, self.patch_size)
         else:
             image, segmentation = self._deform(image, segmentation, parameters.matrix)
         return Sample(image, segmentation, sample.targets)

@@ -101,10 +101,10 @@ def resize_nearest(array_cxyz: Tensor, size: list[int]) -> Tensor:
         size: The new spatial shape.
 
     Returns:
-        (channels, *size), contiguous; the array itself if that is its shape.
+        (channels, *size); the array itself if that is its shape.
     """
     for axis, (old, new) in enumerate(zip(array_cxyz.shape[1:], size, strict=True), start=1):
         if old != new:
             index = ((torch.arange(new, device=array_cxyz.device) + 0.5) * (old / new)).long().clamp_(max=old - 1)
             array_cxyz = array_cxyz.index_select(axis, index)
-    return array_cxyz.contiguous()
+    return array_cxyz
