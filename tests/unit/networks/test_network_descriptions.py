@@ -127,7 +127,7 @@ def test_an_unknown_network_is_answered_with_similar_names() -> None:
 def test_values_that_only_the_caller_can_know_are_passed_over() -> None:
     given = PLAIN | {"input_channels": 7, "num_classes": 9, "deep_supervision": False}
     architecture = Architecture(network_class_name="PlainConvUNet", arch_kwargs=given, requires_import=())
-    network = build_network(architecture, input_channels=2, num_outputs=3, deep_supervision=True)
+    network: Any = build_network(architecture, input_channels=2, num_outputs=3, deep_supervision=True)
     state = network.state_dict()
     assert state["encoder.stages.0.0.convs.0.conv.weight"].shape[1] == 2
     assert state["decoder.seg_layers.0.weight"].shape[0] == 3

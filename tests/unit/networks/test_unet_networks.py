@@ -42,7 +42,7 @@ def unet(name: str = "PlainConvUNet", dimensions: int = 3, **more: Any) -> Archi
     return Architecture(network_class_name=PATH + name, arch_kwargs=kwargs | more, requires_import=())
 
 
-def build(architecture: Architecture, *, deep_supervision: bool = True, channels: int = 1) -> nn.Module:
+def build(architecture: Architecture, *, deep_supervision: bool = True, channels: int = 1) -> Any:
     return build_network(architecture, input_channels=channels, num_outputs=3, deep_supervision=deep_supervision)
 
 
@@ -149,11 +149,13 @@ def test_convolutions_are_drawn_from_he_normal_and_biases_are_zero() -> None:
 
 def test_residual_blocks_start_as_their_shortcut() -> None:
     norm = Operator(nn.InstanceNorm3d, {"affine": True})
-    block = ResidualBlock(LayerSettings(dimensions=3, norm=norm, nonlin=Operator(nn.ReLU)), 4, 4, (3, 3, 3), (1, 1, 1))
+    block: Any = ResidualBlock(
+        LayerSettings(dimensions=3, norm=norm, nonlin=Operator(nn.ReLU)), 4, 4, (3, 3, 3), (1, 1, 1)
+    )
     initialise_he(block)
     x = torch.randn(2, 4, 5, 5, 5)
     assert torch.equal(block(x), x.relu())
-    assert not block.conv2.norm.weight.any() and not block.conv2.norm.bias.any()  # type: ignore[union-attr, operator]
+    assert not block.conv2.norm.weight.any() and not block.conv2.norm.bias.any()
 
 
 def test_weights_stay_as_torch_makes_them_when_not_to_be_drawn() -> None:
@@ -184,7 +186,7 @@ def test_dropout_moves_the_norm_to_the_next_number_and_spares_second_convolution
 @pytest.mark.parametrize(
     "missing", [{"norm_op": None, "norm_op_kwargs": None}, {"nonlin": None, "nonlin_kwargs": None}]
 )
-def test_layers_that_are_null_are_left_out(missing: dict[str, None]) -> None:
+def test_layers_that_are_null_are_left_out(missing: dict[str, Any]) -> None:
     network = build(unet(**missing, conv_bias=False))
     kinds = {type(m) for m in network.modules()}
     assert (nn.InstanceNorm3d in kinds) != ("norm_op" in missing)
