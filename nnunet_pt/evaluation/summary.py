@@ -91,7 +91,7 @@ def _with_text_keys(metrics: Mapping[LabelValue, Metrics]) -> dict[str, Metrics]
 
 
 def _mean_of_defined(values: Sequence[float]) -> float:
-    return _mean([v for v in values if not math.isnan(v)])
+    return math.nan if all(math.isnan(v) for v in values) else float(np.nanmean(values))
 
 
 def _mean(values: Sequence[float]) -> float:

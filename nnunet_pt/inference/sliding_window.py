@@ -266,25 +266,21 @@ class SlidingWindow:
     def _with_less_memory(
         self, image: Tensor, result: Tensor, mean: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Halve the need for memory on the GPU; what has been predicted is kept."""
-        if self.device.type == "cpu":
-            raise PredictionError(
-                "Memory does not suffice to predict the image.",
-                found=f"{self.tiles_per_batch} tiles of {self.patch_size} voxels at once",
-                remedy="free some memory, or use a smaller model",
-            )
+        """Take away part of what fills the memory; what has been predicted is kept."""
         if result.device.type != "cpu":
             _log.warning("The memory of the GPU does not suffice: outputs are summed up on the CPU from here on.")
             image, result = image.cpu(), result.cpu()
             mean = None if mean is None else mean.cpu()
         elif self.tiles_per_batch > 1:
             self.tiles_per_batch //= 2
-            _log.warning("The memory of the GPU does not suffice: %d tiles at once from here on.", self.tiles_per_batch)
+            _log.warning("Memory does not suffice: %d tiles at once from here on.", self.tiles_per_batch)
         else:
             raise PredictionError(
-                "The memory of the GPU does not suffice for a single tile.",
-                found=f"a tile of {self.patch_size} voxels",
-                remedy="close other programs that use the GPU, or predict on the CPU with  -device cpu",
+                "Memory does not suffice for a single tile.",
+                found=f"a tile of {'x'.join(map(str, self.patch_size))} voxels on the device {self.device}",
+                remedy="close other programs that use the GPU, or predict on the CPU with  -device cpu"
+                if self.device.type != "cpu"
+                else "close other programs",
             )
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
