@@ -7,6 +7,7 @@ themselves when they are first needed, under the names nnU-Net gives them.
 
 from __future__ import annotations
 
+import resource
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from nnunet_pt.preprocessing.store import case_files, damaged, open_array
 from nnunet_pt.training.locations import CACHE_BYTES, ClassLocations, LocationCache
 
 OUTSIDE_IMAGE, OUTSIDE_SEGMENTATION = 0, -1
-OPEN_CASES = 32  # each takes two or three file descriptors; systems allow 256 and more
+MOST_OPEN_CASES = 128  # each takes two or three file descriptors and up to a megabyte of memory
 _SHOWN = 10
 
 Region = tuple[slice, ...]
@@ -90,6 +91,7 @@ class PatchSource:
         self.previous_stage_folder = previous_stage_folder
         self._cache_bytes = cache_bytes
         self._open: OrderedDict[str, _OpenCase] = OrderedDict()
+        self._most_open = max(1, min(MOST_OPEN_CASES, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8))
         self._locations = LocationCache(cache_bytes)
         self._check_files()
 
@@ -152,7 +154,7 @@ class PatchSource:
             return self._open[case]
         opened = self._opened(case)
         self._open[case] = opened
-        if len(self._open) > OPEN_CASES:
+        if len(self._open) > self._most_open:
             self._open.popitem(last=False)
         return opened
 
@@ -206,11 +208,11 @@ def _read(
     voxels = stored.cut([slice(a, b) for a, b in zip(low, high, strict=True)])
     if voxels.shape[1:] == tuple(size):
         return np.require(voxels, dtype, ["C", "W", "O"])
-    result = np.zeros((len(voxels), *size), dtype)  # pages that nothing is written to cost nothing
+    everything = all((w.start, w.stop) == (0, n) for w, n in zip(wanted, size, strict=True))
+    result = (np.empty if everything else np.zeros)((len(voxels), *size), dtype)
     part = result[(slice(None), *wanted)]
     inside = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, starts, strict=True))
-    if outside:
-        _fill_around(part, inside, outside)
+    _fill_around(part, inside, outside)
     part[(slice(None), *inside)] = voxels
     return result
 

@@ -64,6 +64,7 @@ def test_only_a_region_is_needed(
     region = tuple(slice(a, b) for a, b in bounds)
     for whole, part in zip(source.read("a", corner, size), source.read("a", corner, size, region), strict=True):
         index = (slice(None), *region)
+        assert part.shape == whole.shape
         assert torch.equal(part[index], whole[index])
         part[index] = 0
         assert not part.any()
@@ -118,7 +119,7 @@ def test_cached_locations_stay_within_their_bound(tmp_path: Path) -> None:
 
 
 def test_open_files_stay_within_their_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patches, "OPEN_CASES", 2)
+    monkeypatch.setattr(patches, "MOST_OPEN_CASES", 2)
     source = make_source(tmp_path, 5)
     for case in (*source.cases, *source.cases):
         source.read(case, (0, 0, 0), (4, 4, 4))
