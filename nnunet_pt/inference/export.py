@@ -125,17 +125,20 @@ def _running_argmax(channels: Iterator[Logits], out: NDArray[Any]) -> None:
         np.copyto(best, scores, where=larger)
 
 
-def resampled_probabilities(logits_cxyz: Logits, grid: Regridding, labels: Labels) -> NDArray[np.float32]:
-    """Resample logits and turn them into probabilities: softmax for labels, sigmoid for regions.
+def to_probabilities(logits_cxyz: Logits, labels: Labels) -> NDArray[np.float32]:
+    """Softmax for labels, sigmoid for regions, of logits rounded to float16.
+
+    nnU-Net's logits are float16, too; with more digits the compressed file would be half as large again.
 
     Returns:
         float32 (classes or regions, x, y, z).
     """
-    resampled = grid.resample(logits_cxyz)
-    result = resampled.astype(np.float32, copy=resampled is logits_cxyz)
+    largest = float(np.finfo(np.float16).max)
+    result = np.array(logits_cxyz, np.float32)
     for plane in range(result.shape[1]):  # in place, plane by plane
         scores = torch.from_numpy(result[:, plane])
-        scores.copy_(scores.sigmoid() if labels.has_regions else scores.softmax(0))
+        rounded = scores.clamp(-largest, largest).half().float()
+        scores.copy_(rounded.sigmoid() if labels.has_regions else rounded.softmax(0))
     return result
 
 
@@ -200,8 +203,10 @@ def export_prediction(
     """
     grid = to_original_grid(properties, plans, configuration, threads=threads)
     if save_probabilities:
-        probabilities = resampled_probabilities(logits_cxyz, grid, labels)
-        segmentation = labels.probabilities_to_segmentation(probabilities).astype(label_type(labels))
+        resampled = grid.resample(logits_cxyz)
+        segmentation = labels.logits_to_segmentation(resampled).astype(label_type(labels))
+        probabilities = to_probabilities(resampled, labels)
+        del resampled
         outside = [0.0] * len(probabilities) if labels.has_regions else [1.0] + [0.0] * (len(probabilities) - 1)
         write_probabilities(Path(f"{output}.npz"), uncropped(probabilities, properties, plans, background=outside))
         del probabilities

@@ -21,8 +21,8 @@ from nnunet_pt.inference.export import (
     Regridding,
     export_for_next_stage,
     export_prediction,
-    resampled_probabilities,
     resampled_segmentation,
+    to_probabilities,
     uncropped,
 )
 from nnunet_pt.plans.plans import Configuration, Plans, ResamplingSpec
@@ -72,7 +72,6 @@ def test_nothing_changes_if_the_grid_is_the_same(labels: Labels) -> None:
     before = scores.copy()
     to = grid(shape=scores.shape[1:])
     np.testing.assert_array_equal(resampled_segmentation(scores, to, labels), labels.logits_to_segmentation(scores))
-    resampled_probabilities(scores, to, labels)
     np.testing.assert_array_equal(scores, before)
 
 
@@ -81,10 +80,19 @@ def test_nothing_changes_if_the_grid_is_the_same(labels: Labels) -> None:
     ("labels", "activation"), [(LABELS, lambda x: softmax(x, axis=0)), (REGIONS, expit)], ids=["labels", "regions"]
 )
 def test_probabilities(labels: Labels, activation: Any, dtype: type) -> None:
-    scores, to = logits(dtype=dtype), grid()
-    made = resampled_probabilities(scores, to, labels)
+    scores = logits(dtype=dtype)
+    before = scores.copy()
+    made = to_probabilities(scores, labels)
     assert made.dtype == np.float32
-    np.testing.assert_allclose(made, activation(resampled(scores, to).astype(np.float32)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(made, activation(scores.astype(np.float32)), rtol=5e-3, atol=1e-6)
+    rounded = scores.astype(np.float16).astype(np.float32)
+    np.testing.assert_allclose(made, activation(rounded), rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(scores, before)
+
+
+def test_huge_logits_are_certain() -> None:
+    made = to_probabilities(np.array([-1e6, 1e6, 0], np.float32).reshape(3, 1, 1, 1), LABELS)
+    np.testing.assert_array_equal(made.ravel(), [0, 1, 0])
 
 
 def test_wrong_number_of_channels_is_refused() -> None:
@@ -199,7 +207,7 @@ def test_files_of_a_case(
             stored = archive["probabilities"]
         assert stored.dtype == np.float32
         assert stored.shape == (labels.num_segmentation_heads, 9, 11, 14)
-        np.testing.assert_array_equal(labels.probabilities_to_segmentation(stored), written)
+        assert (labels.probabilities_to_segmentation(stored) == written).mean() > 0.99
         if not labels.has_regions:
             np.testing.assert_allclose(stored.sum(0), 1, rtol=1e-5)
         assert pickle.loads(Path(f"{output}.pkl").read_bytes()) == properties
