@@ -254,35 +254,22 @@ class Gamma(SameShape):
 
     def apply(self, sample: Sample, parameters: FactorParameters) -> Sample:
         """Raise to the powers."""
+        sign = -1 if self.inverted else 1
         for channel, gamma in zip(sample.image, parameters.factors, strict=True):
-            # Some of the operations are slow on the views that cut out patches are
-            values = channel.contiguous()
-            if self.inverted:
-                values.neg_()
-            _gamma(values, gamma)
-            if self.inverted:
-                values.neg_()
-            if values.data_ptr() != channel.data_ptr():
-                channel.copy_(values)
+            channel.copy_(_gamma(channel, gamma, sign))
         return sample
 
 
-def _gamma(channel: Tensor, gamma: float) -> None:
-    """Apply a power in place, retaining mean and standard deviation."""
-    mean, deviation = _centre(channel)
-    lowest, highest = channel.aminmax()
+def _gamma(channel: Tensor, gamma: float, sign: int) -> Tensor:
+    """Apply a power to one channel or its negative, retaining mean and standard deviation; not in place."""
+    mean, deviation = channel.mean() * sign, channel.std()
+    # Contiguous, and at least a copy: some of the operations below are slow on the views that cut out patches are
+    values = torch.mul(channel, sign, out=torch.empty(channel.shape, device=channel.device))
+    lowest, highest = values.aminmax()
     extent = highest - lowest
-    channel.sub_(lowest).div_(extent.clamp(min=1e-7)).pow_(gamma)
+    values.sub_(lowest).div_(extent.clamp(min=1e-7)).pow_(gamma)
     # Back to the old range first: with numbers around the old mean, rounding moves the new one least
-    channel.mul_(extent).add_(lowest + mean)
-    new_deviation = _centre(channel)[1]
-    channel.mul_(deviation / new_deviation.clamp(min=1e-7)).add_(mean)
-
-
-def _centre(channel: Tensor) -> tuple[Tensor, Tensor]:
-    """Subtract the mean in place; return it and the standard deviation."""
-    mean = channel.mean()
-    channel.sub_(mean)
-    # Row by row: over a whole channel the fast norm loses three digits, and an exact one takes ten times as long
-    rows = torch.linalg.vector_norm(channel, dim=-1)
-    return mean, rows.square().sum().div(max(1, channel.numel() - 1)).sqrt()
+    values.mul_(extent).add_(lowest)
+    values.sub_(values.mean())
+    values.mul_(deviation / values.std().clamp(min=1e-7)).add_(mean)
+    return values.mul_(sign)
