@@ -256,6 +256,8 @@ class SlidingWindow:
             outputs = self.network(torch.stack(patches))
             if isinstance(outputs, (list, tuple)):
                 outputs = outputs[0]
+            if outputs.shape[1] != self.num_outputs:
+                raise ValueError(f"the network has {outputs.shape[1]} outputs instead of {self.num_outputs}")
             outputs = outputs.to(place, torch.float32)
             return [_flipped(output, flip) for output, (_, flip) in zip(outputs, batch, strict=True)]
         except RuntimeError as error:

@@ -232,6 +232,8 @@ def test_other_errors_of_the_network_are_not_taken_for_lack_of_memory() -> None:
 
 
 def test_impossible_requests_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 outputs instead of 3"):
+        window(PositionNetwork(), (8, 8, 8), 3).predict_logits(torch.zeros(1, 8, 8, 8))
     with pytest.raises(ValueError, match="mirroring"):
         window(PositionNetwork(axes=2), (8, 8), mirror_axes=(2,))
     with pytest.raises(ValueError, match="channels, x, y, z"):
