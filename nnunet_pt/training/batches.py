@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,7 +35,7 @@ class Batch:
         targets: Highest resolution first, each (samples, channels, *spatial). Without a pipeline the only entry is
             the segmentation as it was read, int16; in a cascade channel 1 is the previous stage's.
         generators: Without a pipeline each sample's random generator, to draw augmentation parameters from.
-        warnings: What the user should know about the data, said once per case.
+        warnings: What the user should know about the data; it may come again with other batches.
     """
 
     step: int
@@ -51,7 +51,7 @@ class Batch:
         return [self.data, *self.targets]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BatchMaker:
     """Makes any batch of a training; the same batch every time and everywhere.
 
@@ -74,7 +74,6 @@ class BatchMaker:
     sample_offset: int
     seed: int
     purpose: str
-    _warned: set[str] = field(default_factory=set)
 
     def make(self, step: int, allocate: Allocate | None = None, note: Callable[[str], None] | None = None) -> Batch:
         """Make a batch.
@@ -122,9 +121,7 @@ class BatchMaker:
         locations = self.source.class_locations(case) if self.sampler.needs_locations(forced) else None
         key = self.sampler.annotated_key
         if not forced and key is not None and locations is not None and not locations.count(key):
-            if case not in self._warned:
-                warnings.append(f"Case {case} has no annotated voxel; its patches are taken from anywhere.")
-            self._warned.add(case)
+            warnings.append(f"Case {case} has no annotated voxel; its patches are taken from anywhere.")
         corner = self.sampler.choose(random, self.source.shape(case), locations, forced)
         patch = self.sampler.load_patch
         if self.pipeline is None:

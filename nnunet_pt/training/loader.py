@@ -109,6 +109,7 @@ class BatchLoader:
         self._next_step = 0
         self._last_step: int | None = None  # exclusive; None: no end
         self._is_open = False
+        self._said: set[str] = set()
         self.waited_s = 0.0
 
     def start(self, first_step: int = 0, num_steps: int | None = None) -> BatchLoader:
@@ -148,8 +149,9 @@ class BatchLoader:
             self.close()
             raise
         self._next_step += 1
-        for text in batch.warnings:
+        for text in set(batch.warnings) - self._said:  # each worker would say it once more
             _log.warning(text)
+            self._said.add(text)
         self.waited_s = time.perf_counter() - started
         return batch
 
@@ -169,18 +171,17 @@ class BatchLoader:
         self.close()
 
     def _make(self) -> Batch:
-        working_on = ""
+        working_on: tuple[int, str] | None = None
 
         def note(case: str) -> None:
             nonlocal working_on
-            working_on = case
+            working_on = (self._next_step, case)
 
         try:
             with one_thread():
                 batch = self._maker.make(self._next_step, note=note)
         except Exception as error:
-            place = f"case {working_on} (batch {self._next_step}, {self._maker.purpose})"
-            shown = explained(error, working_on, place)
+            shown = explained(error, working_on, self._maker.purpose)
             if shown is error:
                 raise
             raise shown from error

@@ -34,8 +34,8 @@ _COMMAND = struct.Struct("!BQ")
 class Kind(IntEnum):
     """Messages of a worker."""
 
-    WORKING = 0  # the case that is worked on from now on: what is known if the process is killed
-    BLOCK = 1  # a new block of shared memory; its descriptor comes along
+    NOTE = 0  # the block of memory with the worker's note; its descriptor comes along
+    BLOCK = 1  # a new block of memory for batches; its descriptor comes along
     BATCH = 2
     ERROR = 3
 
@@ -123,6 +123,47 @@ class Channel:
             parts.append(part)
             size -= len(part)
         return b"".join(parts)
+
+
+class Note:
+    """What a worker is doing, in memory that outlives it: what is known if it is killed.
+
+    Args:
+        memory: Shared memory of :attr:`size` bytes.
+    """
+
+    size = 1024
+    _head = struct.Struct("!QH")
+
+    def __init__(self, memory: mmap.mmap) -> None:
+        self._memory = memory
+
+    @classmethod
+    def create(cls, channel: Channel) -> Note:
+        """Make a note in the worker and show it to the training."""
+        with _anonymous_file() as descriptor:
+            os.ftruncate(descriptor, cls.size)
+            channel.send(Kind.NOTE, None, descriptor)
+            return cls(mmap.mmap(descriptor, cls.size))
+
+    @classmethod
+    def open(cls, descriptor: int) -> Note:
+        """Open the note of a worker; the descriptor is used up."""
+        try:
+            return cls(mmap.mmap(descriptor, cls.size))
+        finally:
+            os.close(descriptor)
+
+    def write(self, step: int, case: str) -> None:
+        """Note that work on a case begins."""
+        text = case.encode()[: self.size - self._head.size]
+        self._memory[: self._head.size + len(text)] = self._head.pack(step, len(text)) + text
+
+    def read(self) -> tuple[int, str] | None:
+        """(step, case), or ``None`` before the first one."""
+        step, length = self._head.unpack(self._memory[: self._head.size])
+        text = self._memory[self._head.size : self._head.size + length].decode(errors="replace")
+        return (step, text) if text else None
 
 
 class WorkerBlocks:

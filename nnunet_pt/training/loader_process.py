@@ -18,7 +18,7 @@ import torch
 
 from nnunet_pt.core.errors import NnunetError
 from nnunet_pt.training.batches import BatchMaker, Layout
-from nnunet_pt.training.loader_channel import Channel, Closed, Command, Kind, WorkerBlocks
+from nnunet_pt.training.loader_channel import Channel, Closed, Command, Kind, Note, WorkerBlocks
 
 PARENT_CHECK_S = 1.0
 # The training decides when to stop: it may want to save its state first, with the help of no worker but undisturbed
@@ -46,11 +46,13 @@ class ErrorMessage:
         error: The exception if it can travel.
         summary: "Type: text".
         traceback: The traceback as text.
+        working_on: Step and case.
     """
 
     error: bytes | None
     summary: str
     traceback: str
+    working_on: tuple[int, str] | None
 
 
 def run_worker(channel: Channel, maker: BatchMaker, parent: int, to_close: list[Channel]) -> None:
@@ -97,6 +99,7 @@ class _Worker:
         self._channel = channel
         self._maker = maker
         self._parent = parent
+        self._note = Note.create(channel)
         self._blocks = WorkerBlocks(channel)
         self._steps: deque[int] = deque()
 
@@ -125,15 +128,12 @@ class _Worker:
             layouts.append(layout)
             return self._blocks.allocate(layout)
 
-        def note(case: str) -> None:
-            self._channel.send(Kind.WORKING, (step, case))
-
         try:
-            batch = self._maker.make(step, allocate, note)
+            batch = self._maker.make(step, allocate, lambda case: self._note.write(step, case))
         except Closed:
             raise
         except BaseException as error:  # whatever user code raises must be told, not end the worker without a word
-            self._channel.send(Kind.ERROR, _described(error))
+            self._channel.send(Kind.ERROR, _described(error, self._note.read()))
             return
         self._channel.send(
             Kind.BATCH,
@@ -141,7 +141,7 @@ class _Worker:
         )
 
 
-def _described(error: BaseException) -> ErrorMessage:
+def _described(error: BaseException, working_on: tuple[int, str] | None) -> ErrorMessage:
     text = "".join(traceback.format_exception(error))
     summary = "".join(traceback.format_exception_only(type(error), error)).strip()
     content: bytes | None = None
@@ -150,4 +150,4 @@ def _described(error: BaseException) -> ErrorMessage:
     elif isinstance(error, NnunetError):
         with contextlib.suppress(Exception):
             content = pickle.dumps(error)
-    return ErrorMessage(content, summary, text)
+    return ErrorMessage(content, summary, text, working_on)

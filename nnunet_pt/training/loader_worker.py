@@ -18,7 +18,7 @@ from nnunet_pt.core.console import get_logger
 from nnunet_pt.core.errors import NnunetError, WorkerError
 from nnunet_pt.core.executor import RemoteError, RemoteTraceback
 from nnunet_pt.training.batches import Batch, BatchMaker
-from nnunet_pt.training.loader_channel import Channel, Closed, Command, Kind, TrainingBlocks
+from nnunet_pt.training.loader_channel import Channel, Closed, Command, Kind, Note, TrainingBlocks
 from nnunet_pt.training.loader_process import IGNORED_SIGNALS, BatchMessage, ErrorMessage, run_worker
 
 PATIENCE_S = 60.0
@@ -71,7 +71,7 @@ class LoaderWorker:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         self._blocks = TrainingBlocks(self._channel)
-        self._working_on: tuple[int, str] | None = None
+        self._note: Note | None = None
         self.outstanding = 0
 
     def ask(self, step: int) -> None:
@@ -92,8 +92,8 @@ class LoaderWorker:
                 kind, content, descriptor = self._channel.receive()
             except Closed:
                 raise self._death() from None
-            if kind == Kind.WORKING:
-                self._working_on = content
+            if kind == Kind.NOTE and descriptor is not None:
+                self._note = Note.open(descriptor)
             elif kind == Kind.BLOCK and descriptor is not None:
                 self._blocks.add(content, descriptor)
             elif kind == Kind.ERROR:
@@ -126,17 +126,15 @@ class LoaderWorker:
             raise self._death()
 
     def _place(self) -> str:
-        if self._working_on is None:
-            return f"its first case ({self._purpose})"
-        step, case = self._working_on
-        return f"case {case} (batch {step}, {self._purpose})"
+        """What the worker is doing."""
+        return place(self._note.read() if self._note is not None else None, self._purpose)
 
     def _failure(self, message: ErrorMessage) -> NnunetError:
         error: Exception = RemoteError(message.summary)
         if message.error is not None:
             with contextlib.suppress(Exception):  # a class with an unusual constructor; its text is enough
                 error = pickle.loads(message.error)
-        described = explained(error, self._working_on[1] if self._working_on else "", self._place())
+        described = explained(error, message.working_on, self._purpose)
         described.__cause__ = RemoteTraceback(message.traceback)
         return described
 
@@ -155,22 +153,30 @@ class LoaderWorker:
         )
 
 
-def explained(error: Exception, case: str, place: str) -> NnunetError:
+def explained(error: Exception, working_on: tuple[int, str] | None, purpose: str) -> NnunetError:
     """The error to show for an exception that was raised while a batch was made.
 
     Args:
         error: What was raised.
-        case: The case that was worked on.
-        place: What was being done, for the text.
+        working_on: Step and case.
+        purpose: "train" or "val".
     """
     if isinstance(error, NnunetError):
-        if case in error.text():
+        if working_on is None or working_on[1] in error.text():
             return error
-        problem = f"Case {case}: {error.problem}"
+        problem = f"Case {working_on[1]}: {error.problem}"
         return type(error)(problem, found=error.found, expected=error.expected, remedy=error.remedy)
     text = str(error) if isinstance(error, RemoteError) else f"{type(error).__name__}: {error}"
     remedy = _LESS_MEMORY if isinstance(error, MemoryError) else None
-    return WorkerError(f"Data loading failed at {place}.", found=text, remedy=remedy)
+    return WorkerError(f"Data loading failed at {place(working_on, purpose)}.", found=text, remedy=remedy)
+
+
+def place(working_on: tuple[int, str] | None, purpose: str) -> str:
+    """Step and case in words."""
+    if working_on is None:
+        return f"its first case ({purpose})"
+    step, case = working_on
+    return f"case {case} (batch {step}, {purpose})"
 
 
 def _signal_name(number: int) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import faulthandler
 import itertools
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -95,6 +96,23 @@ def test_delivered_batches_stay_as_they_are(tmp_path: Path) -> None:
             copies.append(batch.data.clone())
     for batch, copy in zip(kept, copies, strict=True):
         assert torch.equal(batch.data, copy)
+
+
+def test_workers_run_ahead_with_large_batches(tmp_path: Path) -> None:
+    sampler = make_sampler(load_patch=(4, 4), final_patch=(4, 4))
+    made = multiprocessing.get_context("fork").Value("i", 0)
+
+    def count() -> None:
+        made.value += 1
+
+    loader = BatchLoader(
+        make_source(tmp_path), sampler, Pipeline([Misbehave(count)]), batch_size=500, seed=0, num_workers=1, prefetch=4
+    )
+    with loader.start():
+        deadline = time.monotonic() + 20
+        while made.value < 2500 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert made.value == 2500
 
 
 def test_memory_is_used_again(tmp_path: Path) -> None:
@@ -272,7 +290,7 @@ def test_cases_that_do_not_fit_each_other(tmp_path: Path) -> None:
 
 def test_unannotated_cases_are_mentioned_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     loader = BatchLoader(
-        make_source(tmp_path), make_sampler(annotated_key=(-1, 0, 1)), None, batch_size=3, seed=0, num_workers=1
+        make_source(tmp_path), make_sampler(annotated_key=(-1, 0, 1)), None, batch_size=3, seed=0, num_workers=2
     )
     collect(loader, 0, 6)
     texts = [r.getMessage() for r in caplog.records if "no annotated voxel" in r.getMessage()]
