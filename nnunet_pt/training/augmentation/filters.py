@@ -101,19 +101,25 @@ def median_filter(image_xyz: Tensor, size: int) -> Tensor:
     Returns:
         Same shape. On the CPU up to 1/4096 of the window's range above the median, see :func:`_medians_by_halving`.
     """
-    if image_xyz.device.type == "cpu":
-        few = size**image_xyz.ndim < FEWEST_TO_HALVE
-        image = image_xyz.contiguous().numpy()
-        return torch.from_numpy(scipy_median_filter(image, size) if few else _medians_by_halving(image, size))
+    if image_xyz.device.type != "cpu":
+        return _medians_by_selection(image_xyz, size)
+    few = size**image_xyz.ndim < FEWEST_TO_HALVE
+    image = image_xyz.contiguous().numpy()
+    return torch.from_numpy(scipy_median_filter(image, size) if few else _medians_by_halving(image, size))
+
+
+def _medians_by_selection(image_xyz: Tensor, size: int) -> Tensor:
+    """Medians as a GPU finds them best."""
     for axis, length in enumerate(image_xyz.shape):
         positions = torch.arange(-(size // 2), length + size - 1 - size // 2, device=image_xyz.device)
         positions = positions.remainder(2 * length)
         image_xyz = image_xyz.index_select(axis, torch.minimum(positions, 2 * length - 1 - positions))
     for axis in range(image_xyz.ndim):
         image_xyz = image_xyz.unfold(axis, size, 1)
-    rank = size ** (image_xyz.ndim // 2) // 2 + 1
+    axes = image_xyz.ndim // 2
+    rank = size**axes // 2 + 1
     # Slice by slice: the windows of a whole patch would take hundreds of times its memory.
-    return torch.stack([windows.flatten(windows.ndim // 2).kthvalue(rank).values for windows in image_xyz])
+    return torch.stack([windows.flatten(axes - 1).kthvalue(rank).values for windows in image_xyz])
 
 
 def _medians_by_halving(image_xyz: FloatArray, size: int) -> FloatArray:

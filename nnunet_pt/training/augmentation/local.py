@@ -79,7 +79,7 @@ def bump_image(bump: Bump, lengths: Shape, device: torch.device) -> Tensor:
     factors = [factor / factor.max() for factor in factors]
     low = math.prod(float(factor.min()) for factor in factors)
     stretch = 1 / (1 - low)
-    first, *others = (torch.from_numpy(factor).to(device, torch.float32) for factor in factors)
+    first, *others = (torch.from_numpy(factor).float().to(device) for factor in factors)
     image = first * stretch
     for factor in others:
         image = image[..., None] * factor
