@@ -26,7 +26,7 @@ def recipe_facts(recipe: TrainingRecipe, batch_size: int) -> dict[str, Any]:
     return {
         "initial_lr": recipe.initial_lr,
         "weight_decay": recipe.weight_decay,
-        "oversample_foreground_percent": recipe.oversample_foreground,
+        "oversample_foreground_percent": recipe.foreground_share(batch_size),
         "probabilistic_oversampling": recipe.probabilistic_oversampling,
         "num_iterations_per_epoch": recipe.iterations_per_epoch,
         "num_val_iterations_per_epoch": recipe.validation_iterations_per_epoch,

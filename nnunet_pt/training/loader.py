@@ -34,12 +34,15 @@ _log = get_logger(__name__)
 def default_num_workers(purpose: str, settings: Settings) -> int:
     """How many worker processes make batches: ``nnUNet_n_proc_DA``, else one for each CPU up to 12.
 
+    The training processes of one machine share its CPUs.
+
     Args:
         purpose: "val" takes half of them, but at least one if there are any.
         settings: Parsed environment.
     """
     asked = settings.num_augmentation_processes
-    number = asked if asked is not None else min(MOST_WORKERS, available_cpus())
+    sharing = 1 if settings.launch is None else settings.launch.local_size
+    number = asked if asked is not None else max(1, min(MOST_WORKERS, available_cpus() // sharing))
     return max(1, number // 2) if purpose == "val" and number > 0 else number
 
 

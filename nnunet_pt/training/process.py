@@ -13,7 +13,7 @@ from nnunet_pt.core.files import make_folder, remove_leftovers
 from nnunet_pt.core.process_memory import keep_freed_memory
 from nnunet_pt.core.resources import available_cpus, default_num_processes
 from nnunet_pt.evaluation.summary import Summary
-from nnunet_pt.networks.precision import Precision, choose_precision
+from nnunet_pt.networks.precision import choose_precision
 from nnunet_pt.training.debug_file import tracker_config
 from nnunet_pt.training.determinism import seed_everything, set_deterministic
 from nnunet_pt.training.distributed import Processes
@@ -85,13 +85,13 @@ class TrainingProcess:
                 set_aside(folder)
             write_model_files(task, device=self.device, precision=self.precision, processes=self.processes)
         self.processes.barrier()
-        self._set_up_machine()
+        self.set_up_machine()
         seed = self._seed(None if found is None else found.state.seed)
         network = network_of(task, self.device, self.processes)
         history = History() if found is None else History.from_logging(found.state.logging, found.state.epoch)
-        with self._monitor(history, continued=found is not None) as monitor:
+        with self.monitor(history, continued=found is not None) as monitor:
             self._introduce(monitor)
-            self._connect(network, monitor, seed)
+            self.connect(network, monitor, seed)
             self._restore(found, network, monitor)
             del found  # its tensors are not needed any more
             self.state.seed = seed
@@ -108,14 +108,15 @@ class TrainingProcess:
 
     def validate(self) -> Summary | None:
         """Only do the final validation, with the last or the best weights."""
-        self._set_up_machine()
+        self.set_up_machine()
         network = network_of(self.task, self.device, self.processes)
         self._load(network, BEST if self.task.request.validate_best else FINAL)
         history = History.from_logging(self.state.logging, self.state.epoch)
-        with self._monitor(history, continued=True) as monitor:
+        with self.monitor(history, continued=True) as monitor:
             return self._validate(network, monitor)
 
-    def _set_up_machine(self) -> None:
+    def set_up_machine(self) -> None:
+        """Settings of this process that make computing fast."""
         if self.device.type == "cpu":
             keep_freed_memory()
             torch.set_num_threads(max(1, available_cpus() // self.processes.on_this_machine))
@@ -134,7 +135,7 @@ class TrainingProcess:
             seed_everything(seed)
         return seed
 
-    def _connect(self, network: nn.Module, monitor: Monitor, seed: int) -> None:
+    def connect(self, network: nn.Module, monitor: Monitor, seed: int) -> None:
         """Give the trainer its parts."""
         task, request, trainer = self.task, self.task.request, self.trainer
         compiled = should_compile(self.device, task.workspace.settings.compile)
@@ -187,7 +188,8 @@ class TrainingProcess:
         elif request.pretrained_weights is not None:
             monitor.log(str(load_pretrained_weights(network, request.pretrained_weights)))
 
-    def _monitor(self, history: History, *, continued: bool) -> Monitor:
+    def monitor(self, history: History, *, continued: bool) -> Monitor:
+        """What shows and records this training."""
         task, request, recipe = self.task, self.task.request, self.task.recipe
         return Monitor(
             task.output_folder,
@@ -269,7 +271,7 @@ class TrainingProcess:
                 num_processes=default_num_processes(8) if settings.num_processes is None else settings.num_processes,
             ),
             device=self.device,
-            precision=self.precision if self.device.type == "cuda" else Precision(name="fp32", device_type="cpu"),
+            precision=self.precision,
             rank=self.processes.rank,
             world_size=self.processes.world_size,
             barrier=self.processes.barrier,

@@ -204,14 +204,14 @@ class Trainer:
                 group["lr"] = lr_at(recipe, state.epoch) * state.rate_factor
             batch = next(parts.train_loader)
             self._waited += parts.train_loader.waited_s
-            loss, requests = self._step(batch)
+            loss, requests = self.step(batch)
             state.step += 1
             state.iteration += 1
             state.train_losses.append(loss)
             parts.monitor.step(loss, phase="train")
             self._heed(requests)
 
-    def _step(self, batch: Batch) -> tuple[float, int]:
+    def step(self, batch: Batch) -> tuple[float, int]:
         """One update; gives the mean loss over all processes, and whether any of them was asked to save or stop."""
         data, targets = self._on_device(batch, training=True)
         self.optimizer.zero_grad(set_to_none=True)
