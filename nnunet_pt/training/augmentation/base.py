@@ -15,6 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+PIECE = 100_000
+"""Voxels that are best handled at once on a CPU, so that temporary arrays stay in its cache."""
+
+ALL = 2**31
+"""More slices than there are."""
+
 Shape = tuple[int, ...]
 P = TypeVar("P")
 
@@ -208,6 +214,14 @@ class Pipeline:
     def __call__(self, sample: Sample, random: np.random.Generator) -> Sample:
         """Draw parameters and apply them; the sample is handed over."""
         return self.apply(sample, self.sample(random, tuple(sample.image.shape)))
+
+
+def slices_at_once(voxels: int, device: torch.device) -> int:
+    """How many slices of so many voxels to handle at once: few on a CPU, all there may be on a GPU.
+
+    It changes the speed and not the result.
+    """
+    return max(1, PIECE // voxels) if device.type == "cpu" else ALL
 
 
 def draw_channels(random: np.random.Generator, channels: int, probability: float) -> tuple[int, ...]:

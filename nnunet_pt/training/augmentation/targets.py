@@ -61,7 +61,7 @@ class RegionTargets(Fixed):
         labels = sample.segmentation[0]
         regions = self.regions if self.ignore_label is None else (*self.regions, self.ignore_label)
         masks = [self._mask(labels, (r,) if isinstance(r, int) else r) for r in regions]
-        sample.segmentation = torch.stack(masks).to(torch.uint8)
+        sample.segmentation = torch.stack(masks).view(torch.uint8)
         return sample
 
     @staticmethod
@@ -104,7 +104,10 @@ def resize_nearest(array_cxyz: Tensor, size: list[int]) -> Tensor:
         (channels, *size); the array itself if that is its shape.
     """
     for axis, (old, new) in enumerate(zip(array_cxyz.shape[1:], size, strict=True), start=1):
-        if old != new:
+        if old % new == 0:
+            step = old // new
+            array_cxyz = array_cxyz.narrow(axis, 0, old)[(slice(None),) * axis + (slice(step // 2, None, step),)]
+        else:
             index = ((torch.arange(new, device=array_cxyz.device) + 0.5) * (old / new)).long().clamp_(max=old - 1)
             array_cxyz = array_cxyz.index_select(axis, index)
     return array_cxyz
