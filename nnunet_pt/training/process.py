@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from nnunet_pt.core.console import get_logger
-from nnunet_pt.core.errors import CheckpointError
+from nnunet_pt.core.errors import CheckpointError, TrainingError
 from nnunet_pt.core.files import make_folder, remove_leftovers
 from nnunet_pt.core.process_memory import keep_freed_memory
 from nnunet_pt.core.resources import available_cpus, default_num_processes
@@ -96,7 +96,10 @@ class TrainingProcess:
             del found  # its tensors are not needed any more
             self.state.seed = seed
             self.state.recipe = task.recipe.to_json()
-            self.trainer.run()
+            try:
+                self.trainer.run()
+            except torch.OutOfMemoryError as error:
+                raise out_of_memory(task, self.device) from error
             monitor.log("Training done.")
             if task.recipe.benchmark:
                 if self.processes.is_main:
@@ -287,3 +290,17 @@ class TrainingProcess:
         """The training is done and saved; the validation can be repeated with ``--val``."""
         if self.signals.requested == "stop":
             raise KeyboardInterrupt
+
+
+def out_of_memory(task: TrainingTask, device: torch.device) -> TrainingError:
+    """What to tell the user if the GPU's memory does not suffice."""
+    total = torch.cuda.get_device_properties(device).total_memory / 2**30 if device.type == "cuda" else 0.0
+    free = torch.cuda.mem_get_info(device)[0] / 2**30 if device.type == "cuda" else 0.0
+    return TrainingError(
+        f"The memory of the GPU does not suffice for patches of {list(task.configuration.patch_size)} in batches of "
+        f"{task.configuration.batch_size}.",
+        found=f"{total:.1f} GiB, of which {free:.1f} GiB are not used by any process",
+        remedy="make sure that no other process uses this GPU (nvidia-smi), make plans for a smaller one "
+        "(nnUNetv2_plan_experiment -gpu_memory_target GB -overwrite_plans_name NAME), or share the batch between GPUs "
+        "(-num_gpus)",
+    )

@@ -41,6 +41,7 @@ from nnunet_pt.transfer.checkpoint import write_checkpoint
 
 MOST_NON_FINITE = 5  # losses in a row, before training returns to its last good state
 MOST_RETURNS = 3
+STOP = 1 << 20  # a request to stop, beside which requests to save (1 each) do not count
 LOWEST_SCALE = 2.0**-10  # a gradient scaler below this is not calibrating any more
 
 
@@ -169,15 +170,18 @@ class Trainer:
             TrainingError: If the loss is not finite again and again.
         """
         recipe, state, parts = self.task.recipe, self.state, self.parts
+        finished_before = state.epoch >= recipe.num_epochs and (self.task.output_folder / FINAL).is_file()
         if state.epoch < recipe.num_epochs:
             parts.train_loader.start(state.step)
+            if recipe.validation_iterations_per_epoch:
+                parts.val_loader.start(state.epoch * recipe.validation_iterations_per_epoch)
         self._snapshot.take()
         while state.epoch < recipe.num_epochs and not self._out_of_patience():
             self._train_epoch()
             self._end_epoch(*self._validate_epoch())
         parts.train_loader.close()
         parts.val_loader.close()
-        if not self.task.request.disable_checkpointing and not recipe.benchmark:
+        if not self.task.request.disable_checkpointing and not recipe.benchmark and not finished_before:
             self.save(FINAL, required=True)
             if parts.processes.is_main:
                 (self.task.output_folder / LATEST).unlink(missing_ok=True)
@@ -214,10 +218,15 @@ class Trainer:
     def step(self, batch: Batch) -> tuple[float, int]:
         """One update; gives the mean loss over all processes, and whether any of them was asked to save or stop."""
         data, targets = self._on_device(batch, training=True)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = self.parts.network.first_step_guard(lambda: self.train_step(data, targets))
         scaler = self.scaler
-        (loss if scaler is None else scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
+
+        def compute() -> Tensor:
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = self.train_step(data, targets)
+            (loss if scaler is None else scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
+            return loss
+
+        loss = self.parts.network.first_step_guard(compute)
         if scaler is not None:
             scaler.unscale_(self.optimizer)
         limit = self.task.recipe.gradient_clip
@@ -240,9 +249,9 @@ class Trainer:
         return mean, round(requests)
 
     def _request(self, device: torch.device) -> Tensor:
-        """2 if this process shall stop, 1 if it shall save: a number, so that it can be added to those of others."""
+        """What this process was asked for, as a number that can be added to those of the others."""
         wanted = self.parts.signals.requested
-        value = 1000.0 if wanted == "stop" else 0.0
+        value = float(STOP) if wanted == "stop" else 0.0
         if wanted == "save" or (self.parts.processes.is_main and self.parts.save_policy.due_after_step()):
             value += 1.0
         return torch.tensor(value, device=device)
@@ -254,7 +263,7 @@ class Trainer:
         saved = self.save(LATEST)
         self.parts.signals.saved()
         self.parts.save_policy.done()
-        if requests >= 1000:
+        if requests >= STOP:
             state, signals = self.state, self.parts.signals
             where = f"epoch {state.epoch}, iteration {state.iteration}"
             kept = "Its state is saved; continue with --c." if saved else "Its state was NOT saved."
@@ -300,10 +309,9 @@ class Trainer:
         dice = OnlineDice(self.task.labels, parts.device)
         total = torch.zeros((), dtype=torch.float64)
         parts.network.eval_mode()
-        if number:
-            parts.val_loader.start(state.epoch * number, number)
         with torch.no_grad():
-            for batch in parts.val_loader if number else ():
+            for _ in range(number):
+                batch = next(parts.val_loader)
                 self._waited += parts.val_loader.waited_s
                 data, targets = self._on_device(batch, training=False)
                 loss, logits = self.validation_step(data, targets)
@@ -311,6 +319,8 @@ class Trainer:
                 value = float(loss)
                 total += value
                 parts.monitor.step(value, phase="val")
+                # Validation is repeated as a whole when the training is continued
+                self._heed(round(float(parts.processes.sum(self._request(parts.device)))))
         parts.processes.sum(dice.counts)
         share = torch.tensor(float(total), device=parts.device, dtype=torch.float32)
         return float(parts.processes.sum(share)) / max(1, number) / parts.processes.world_size, dice
@@ -342,6 +352,8 @@ class Trainer:
         state.epochs_without_improvement = 0 if better else state.epochs_without_improvement + 1
         state.logging = parts.monitor.history.to_logging()
         self._snapshot.take()
+        if not state.skipped_steps:
+            state.returns = 0
         epoch = state.epoch
         state.begin_epoch(epoch + 1)
         if better:
