@@ -176,11 +176,13 @@ class Trainer:
             if recipe.validation_iterations_per_epoch:
                 parts.val_loader.start(state.epoch * recipe.validation_iterations_per_epoch)
         self._snapshot.take()
-        while state.epoch < recipe.num_epochs and not self._out_of_patience():
-            self._train_epoch()
-            self._end_epoch(*self._validate_epoch())
-        parts.train_loader.close()
-        parts.val_loader.close()
+        try:
+            while state.epoch < recipe.num_epochs and not self._out_of_patience():
+                self._train_epoch()
+                self._end_epoch(*self._validate_epoch())
+        finally:
+            parts.train_loader.close()
+            parts.val_loader.close()
         if not self.task.request.disable_checkpointing and not recipe.benchmark and not finished_before:
             self.save(FINAL, required=True)
             if parts.processes.is_main:
@@ -305,7 +307,7 @@ class Trainer:
 
     def _validate_epoch(self) -> tuple[float, OnlineDice]:
         """Mean loss and Dice of the validation batches, over all processes."""
-        state, parts, number = self.state, self.parts, self.task.recipe.validation_iterations_per_epoch
+        parts, number = self.parts, self.task.recipe.validation_iterations_per_epoch
         dice = OnlineDice(self.task.labels, parts.device)
         total = torch.zeros((), dtype=torch.float64)
         parts.network.eval_mode()
