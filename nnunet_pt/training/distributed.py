@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -56,6 +57,14 @@ class Processes:
         if self.are_several:
             dist.all_reduce(values)
         return values
+
+    def collect(self, texts: Sequence[str]) -> list[str]:
+        """The texts of all processes, in their order."""
+        if not self.are_several:
+            return list(texts)
+        found: list[Any] = [None] * self.world_size
+        dist.all_gather_object(found, list(texts))
+        return [text for part in found for text in part]
 
     def barrier(self) -> None:
         """Wait until all processes are here."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from nnunet_pt.core.console import get_logger
 from nnunet_pt.training.distributed import Processes
 
 _log = get_logger(__name__)
+R = TypeVar("R")
 
 
 def should_compile(device: torch.device, asked: bool | None) -> bool:
@@ -45,7 +46,7 @@ class TrainedNetwork:
         self._device = device
         self._processes = processes
         self._compiled = compiled
-        self._proven = not compiled
+        self._proven: set[bool] = set()  # whether it was seen to work in training, in evaluation
         self._wrap()
 
     def _wrap(self) -> None:
@@ -87,16 +88,19 @@ class TrainedNetwork:
         """Behave as in prediction."""
         self.bare.eval()
 
-    def first_step_guard(self, step: Callable[[], Tensor]) -> Tensor:
-        """Run a training step; if the first one of a compiled network fails, go on without compilation.
+    def first_step_guard(self, step: Callable[[], R], on_fallback: Callable[[], None] = lambda: None) -> R:
+        """Run a step; if the first one of a compiled network fails, go on without compilation.
+
+        What is compiled for training and for evaluation are two things, so each has a first step.
 
         Args:
-            step: Computes the loss; it may be called twice.
+            step: Uses the network; it may be called twice.
+            on_fallback: Called before the second time.
         """
-        if self._proven:
+        if not self._compiled or self.bare.training in self._proven:
             return step()
         try:
-            loss = step()
+            result = step()
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # compilers fail in many ways: no C++ compiler, an old GPU, an unknown operation
@@ -106,8 +110,10 @@ class TrainedNetwork:
                 "Reason: %s",
                 reason,
             )
-            self._compiled = False
-            self._wrap()
-            loss = step()
-        self._proven = True
-        return loss
+        else:
+            self._proven.add(self.bare.training)
+            return result
+        self._compiled = False
+        self._wrap()
+        on_fallback()
+        return step()

@@ -2,21 +2,55 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 
 from nnunet_pt.networks.build import build_network, named_architecture, with_batch_norm
+from nnunet_pt.networks.precision import Precision
 from nnunet_pt.plans.plans import Architecture
 from nnunet_pt.training.augmentation.base import Pipeline
 from nnunet_pt.training.batches import Batch
 from nnunet_pt.training.distributed import Processes
+from nnunet_pt.training.interruption import SavePolicy, StopSignals
 from nnunet_pt.training.loader import BatchLoader, default_num_workers
+from nnunet_pt.training.monitor import Monitor
 from nnunet_pt.training.network import TrainedNetwork
 from nnunet_pt.training.patches import PatchSource
 from nnunet_pt.training.pipelines import load_patch_size
 from nnunet_pt.training.recipe import TrainingRecipe
 from nnunet_pt.training.sampling import PatchSampler, process_share
 from nnunet_pt.training.task import TrainingTask
+
+
+@dataclass(slots=True, kw_only=True)
+class Parts:
+    """What a trainer works with.
+
+    Attributes:
+        network: The network, on its device.
+        device: The device.
+        precision: How the network computes.
+        processes: The processes of this training.
+        train_loader: Batches for training.
+        val_loader: Batches for validation.
+        gpu_pipelines: Augmentation for training and validation, if it is computed where the network is.
+        monitor: Shows and records the training.
+        save_policy: When to save.
+        signals: What signals ask for.
+    """
+
+    network: TrainedNetwork
+    device: torch.device
+    precision: Precision
+    processes: Processes
+    train_loader: BatchLoader
+    val_loader: BatchLoader
+    gpu_pipelines: tuple[Pipeline, Pipeline] | None
+    monitor: Monitor
+    save_policy: SavePolicy
+    signals: StopSignals
 
 
 def architecture_of(planned: Architecture, recipe: TrainingRecipe) -> Architecture:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nnunet_pt.training.augmentation.base import Pipeline
+import numpy as np
+import torch
+from torch import Tensor
+
+from nnunet_pt.training.augmentation.base import Pipeline, Sample
 from nnunet_pt.training.augmentation.da5 import da5_training_pipeline
 from nnunet_pt.training.augmentation.default import (
     AugmentationSettings,
@@ -63,3 +67,27 @@ def load_patch_size(task: TrainingTask) -> tuple[int, ...]:
     geometry = patch_geometry(patch_size, allow_dummy_2d=recipe.dummy_2d)
     margin = DA5_SCALING_MARGIN if recipe.augmentation == "da5" else SCALING_MARGIN
     return initial_patch_size(patch_size, geometry.rotation, margin, dummy_2d=geometry.dummy_2d)
+
+
+def augmented(
+    pipeline: Pipeline, data: Tensor, segmentations: Tensor, generators: Sequence[np.random.Generator]
+) -> tuple[Tensor, list[Tensor]]:
+    """Augment patches as they were read, on their device.
+
+    Args:
+        pipeline: The augmentation.
+        data: (B,C,*load_patch).
+        segmentations: (B,S,*load_patch).
+        generators: Each sample's random generator.
+
+    Returns:
+        Data (B,C,*patch) and targets, as worker processes deliver them.
+    """
+    samples = [
+        pipeline(Sample(image, segmentation), random)
+        for image, segmentation, random in zip(data, segmentations, generators, strict=True)
+    ]
+    targets = [sample.targets or [sample.segmentation] for sample in samples]
+    return torch.stack([sample.image for sample in samples]), [
+        torch.stack(level) for level in zip(*targets, strict=True)
+    ]

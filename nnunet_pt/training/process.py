@@ -23,10 +23,10 @@ from nnunet_pt.training.loader import default_num_workers
 from nnunet_pt.training.model_folder import set_aside, write_benchmark, write_model_files
 from nnunet_pt.training.monitor import Monitor
 from nnunet_pt.training.network import TrainedNetwork, should_compile
-from nnunet_pt.training.parts import loader_of, network_of
+from nnunet_pt.training.parts import Parts, loader_of, network_of
 from nnunet_pt.training.state import BEST, FINAL, LATEST, FoundCheckpoint, TrainingState, newest_valid_checkpoint
 from nnunet_pt.training.task import TrainingTask
-from nnunet_pt.training.trainer import Parts, Trainer
+from nnunet_pt.training.trainer import Trainer
 from nnunet_pt.training.validation import ValidationRequest, final_validation
 from nnunet_pt.transfer.checkpoint import read_checkpoint
 from nnunet_pt.transfer.pretrained import load_pretrained_weights

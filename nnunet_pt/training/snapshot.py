@@ -58,6 +58,17 @@ class Snapshot:
         if self._scaler is not None:
             self._scaler.load_state_dict(dict(self._scaler_state))
 
+    def restore_spoilt_buffers(self) -> None:
+        """Give buffers that are not finite their last good values.
+
+        A batch whose loss is not finite leaves such statistics in layers of batch normalisation, even if the step that
+        would follow is left out.
+        """
+        with torch.no_grad():
+            for name, buffer in self._network.named_buffers():
+                if name in self._weights and non_finite_tensors([buffer]):
+                    buffer.copy_(self._weights[name])
+
     def _own_weights(self) -> dict[str, Tensor]:
         """Parameters and buffers, each once."""
         return {**dict(self._network.named_parameters()), **dict(self._network.named_buffers())}

@@ -42,6 +42,7 @@ class TrainingState:
         returns: How often training returned to the last good state.
         rate_factor: What the schedule's learning rate is multiplied by; halved by each return.
         epoch_elapsed_s: Time spent in this epoch so far, over all interruptions.
+        epoch_waited_s: Part of that time in which training waited for data.
         logging: nnU-Net's per-epoch lists, of complete epochs only.
         best_ema: Best moving average of the foreground Dice so far.
         epochs_without_improvement: For early stopping.
@@ -58,6 +59,7 @@ class TrainingState:
     returns: int = 0
     rate_factor: float = 1.0
     epoch_elapsed_s: float = 0.0
+    epoch_waited_s: float = 0.0
     logging: dict[str, list[Any]] = field(default_factory=dict)
     best_ema: float | None = None
     epochs_without_improvement: int = 0
@@ -71,6 +73,7 @@ class TrainingState:
         self.train_losses = []
         self.skipped_steps = 0
         self.epoch_elapsed_s = 0.0
+        self.epoch_waited_s = 0.0
 
     def capture(
         self,
