@@ -72,7 +72,7 @@ def network_of(task: TrainingTask, device: torch.device, processes: Processes) -
         deep_supervision=task.recipe.deep_supervision,
         patch_size=task.configuration.patch_size,
     ).to(device)
-    if task.recipe.batch_norm and processes.are_several and device.type == "cuda":
+    if processes.are_several and device.type == "cuda":  # concerns batch normalisation only, wherever it is
         synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         return synchronised
     return network
@@ -133,17 +133,18 @@ class SyntheticLoader(BatchLoader):
         self._next_step, self._last_step = 0, None
         patch = task.configuration.patch_size
         generator = torch.Generator().manual_seed(0)
-        channels = task.labels.num_segmentation_heads if task.labels.has_regions else 1
+        labels = task.labels
+        channels = labels.num_segmentation_heads + labels.has_ignore_label if labels.has_regions else 1
         strides = network.output_strides if network.deep_supervision else [(1,) * len(patch)]
         shapes = [tuple(n // s for n, s in zip(patch, stride, strict=True)) for stride in strides]
-        largest = 2 if task.labels.has_regions else task.labels.num_segmentation_heads
+        largest = 2 if labels.has_regions else labels.num_segmentation_heads
         self._batch = Batch(
             step=0,
             keys=("random numbers",) * batch_size,
             data=torch.randn(batch_size, task.input_channels, *patch, generator=generator),
             targets=[
                 torch.randint(largest, (batch_size, channels, *shape), generator=generator).to(
-                    torch.uint8 if task.labels.has_regions else torch.int16
+                    torch.uint8 if labels.has_regions else torch.int16
                 )
                 for shape in shapes
             ],

@@ -8,15 +8,16 @@ import torch
 from torch import nn
 
 from nnunet_pt.core.console import get_logger
-from nnunet_pt.core.errors import CheckpointError, TrainingError
+from nnunet_pt.core.errors import TrainingError
 from nnunet_pt.core.files import make_folder, remove_leftovers
 from nnunet_pt.core.process_memory import keep_freed_memory
-from nnunet_pt.core.resources import available_cpus, default_num_processes
+from nnunet_pt.core.resources import available_cpus
 from nnunet_pt.evaluation.summary import Summary
-from nnunet_pt.networks.precision import choose_precision
+from nnunet_pt.networks.precision import Precision, choose_precision
 from nnunet_pt.training.debug_file import tracker_config
 from nnunet_pt.training.determinism import seed_everything, set_deterministic
 from nnunet_pt.training.distributed import Processes
+from nnunet_pt.training.fold_validation import checkpoint_to_validate, validate_fold
 from nnunet_pt.training.history import History
 from nnunet_pt.training.interruption import SavePolicy, StopSignals
 from nnunet_pt.training.loader import default_num_workers
@@ -24,10 +25,9 @@ from nnunet_pt.training.model_folder import set_aside, write_benchmark, write_mo
 from nnunet_pt.training.monitor import Monitor
 from nnunet_pt.training.network import TrainedNetwork, should_compile
 from nnunet_pt.training.parts import Parts, loader_of, network_of
-from nnunet_pt.training.state import BEST, FINAL, LATEST, FoundCheckpoint, TrainingState, newest_valid_checkpoint
+from nnunet_pt.training.state import FoundCheckpoint, TrainingState, newest_valid_checkpoint, state_of
 from nnunet_pt.training.task import TrainingTask
 from nnunet_pt.training.trainer import Trainer
-from nnunet_pt.training.validation import ValidationRequest, final_validation
 from nnunet_pt.transfer.checkpoint import read_checkpoint
 from nnunet_pt.transfer.pretrained import load_pretrained_weights
 from nnunet_pt.transfer.weights import load_weights
@@ -90,7 +90,8 @@ class TrainingProcess:
         network = network_of(task, self.device, self.processes)
         history = History() if found is None else History.from_logging(found.state.logging, found.state.epoch)
         with self.monitor(history, continued=found is not None) as monitor:
-            self._introduce(monitor)
+            monitor.log(CITATION + "\n", timestamp=False, console=False)
+            monitor.log(introduction(task, self.device, self.precision, self.processes))
             self.connect(network, monitor, seed)
             self._restore(found, network, monitor)
             del found  # its tensors are not needed any more
@@ -106,17 +107,32 @@ class TrainingProcess:
                     write_benchmark(task, history, device=self.device, processes=self.processes)
                 return None
             if task.request.validate_best:
-                self._load(network, BEST)
+                path = checkpoint_to_validate(task)
+                load_weights(network, read_checkpoint(path).network_weights, path)
             return self._validate(network, monitor)
 
     def validate(self) -> Summary | None:
         """Only do the final validation, with the last or the best weights."""
+        path = checkpoint_to_validate(self.task)
         self.set_up_machine()
         network = network_of(self.task, self.device, self.processes)
-        self._load(network, BEST if self.task.request.validate_best else FINAL)
+        checkpoint = read_checkpoint(path)
+        load_weights(network, checkpoint.network_weights, path)
+        self.trainer.state = state_of(checkpoint, path)
         history = History.from_logging(self.state.logging, self.state.epoch)
         with self.monitor(history, continued=True) as monitor:
             return self._validate(network, monitor)
+
+    def _validate(self, network: nn.Module, monitor: Monitor) -> Summary | None:
+        return validate_fold(
+            self.task,
+            network,
+            monitor,
+            device=self.device,
+            precision=self.precision,
+            processes=self.processes,
+            signals=self.signals,
+        )
 
     def set_up_machine(self) -> None:
         """Settings of this process that make computing fast."""
@@ -216,81 +232,6 @@ class TrainingProcess:
             progress=request.progress,
         )
 
-    def _introduce(self, monitor: Monitor) -> None:
-        """The beginning of the log."""
-        task, recipe, configuration = self.task, self.task.recipe, self.task.configuration
-        monitor.log(CITATION + "\n", timestamp=False, console=False)
-        several = f", {self.processes.world_size} processes" if self.processes.are_several else ""
-        gpu = f" ({torch.cuda.get_device_name(self.device)})" if self.device.type == "cuda" else ""
-        workers = default_num_workers("train", task.workspace.settings)
-        monitor.log(
-            f"{task.plans.dataset_name}, {configuration.name}, fold {task.request.fold}: "
-            f"{len(task.split.train)} training and {len(task.split.val)} validation cases\n"
-            f"Trainer {recipe.name}: {recipe.num_epochs} epochs of {recipe.iterations_per_epoch} iterations, "
-            f"patch size {list(configuration.patch_size)}, batch size {configuration.batch_size}\n"
-            f"Device {self.device.type}{gpu}{several}, precision {self.precision.name}, "
-            f"{workers} augmentation processes\n"
-            f"Results go to {task.output_folder}"
-        )
-
-    def _load(self, network: nn.Module, name: str) -> None:
-        """Take the weights of a checkpoint for the final validation."""
-        path = self.task.output_folder / name
-        if not path.is_file():
-            unfinished = (self.task.output_folder / LATEST).is_file()
-            raise CheckpointError(
-                f"There is nothing to validate: {path} is missing.",
-                found="a training that has not finished" if unfinished else None,
-                remedy="continue it with --c, or validate its best weights so far with --val --val_best"
-                if unfinished
-                else "train first",
-            )
-        checkpoint = read_checkpoint(path)
-        load_weights(network, checkpoint.network_weights, path)
-        if self.task.request.validation_only:
-            self.trainer.state = TrainingState(
-                epoch=checkpoint.current_epoch, logging=checkpoint.logging, best_ema=checkpoint.best_ema
-            )
-
-    def _validate(self, network: nn.Module, monitor: Monitor) -> Summary | None:
-        """The final validation."""
-        task, settings = self.task, self.task.workspace.settings
-        supervised = bool(network.deep_supervision)
-        network.deep_supervision = False  # type: ignore[assignment]
-        network.eval()
-        summary = final_validation(
-            network,
-            ValidationRequest(
-                plans=task.plans,
-                configuration=task.configuration,
-                labels=task.labels,
-                file_ending=task.description.file_ending,
-                preprocessed=task.dataset_folder,
-                cases=task.split.val,
-                fold_folder=task.output_folder,
-                mirror_axes=task.mirror_axes or (),
-                save_probabilities=task.request.save_probabilities,
-                previous_stage_folder=task.previous_stage_folder,
-                num_processes=default_num_processes(8) if settings.num_processes is None else settings.num_processes,
-            ),
-            device=self.device,
-            precision=self.precision,
-            rank=self.processes.rank,
-            world_size=self.processes.world_size,
-            barrier=self.processes.barrier,
-            on_step=self._stop_if_asked,
-            progress=task.request.progress,
-        )
-        network.deep_supervision = supervised  # type: ignore[assignment]
-        if summary is not None:
-            monitor.final_validation(summary.dice, {label: m["Dice"] for label, m in summary.mean.items()})
-        return summary
-
-    def _stop_if_asked(self) -> None:
-        """The training is done and saved; the validation can be repeated with ``--val``."""
-        if self.signals.requested == "stop":
-            raise KeyboardInterrupt
-
 
 def out_of_memory(task: TrainingTask, device: torch.device) -> TrainingError:
     """What to tell the user if the GPU's memory does not suffice."""
@@ -303,4 +244,20 @@ def out_of_memory(task: TrainingTask, device: torch.device) -> TrainingError:
         remedy="make sure that no other process uses this GPU (nvidia-smi), make plans for a smaller one "
         "(nnUNetv2_plan_experiment -gpu_memory_target GB -overwrite_plans_name NAME), or share the batch between GPUs "
         "(-num_gpus)",
+    )
+
+
+def introduction(task: TrainingTask, device: torch.device, precision: Precision, processes: Processes) -> str:
+    """What is trained, how and where: the beginning of the log."""
+    recipe, configuration = task.recipe, task.configuration
+    several = f", {processes.world_size} processes" if processes.are_several else ""
+    gpu = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
+    workers = default_num_workers("train", task.workspace.settings)
+    return (
+        f"{task.plans.dataset_name}, {configuration.name}, fold {task.request.fold}: "
+        f"{len(task.split.train)} training and {len(task.split.val)} validation cases\n"
+        f"Trainer {recipe.name}: {recipe.num_epochs} epochs of {recipe.iterations_per_epoch} iterations, "
+        f"patch size {list(configuration.patch_size)}, batch size {configuration.batch_size}\n"
+        f"Device {device.type}{gpu}{several}, precision {precision.name}, {workers} augmentation processes\n"
+        f"Results go to {task.output_folder}"
     )

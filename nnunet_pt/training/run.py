@@ -61,7 +61,8 @@ def train(request: TrainRequest, workspace: Workspace) -> TrainResult | None:
     source = find_recipe(request.trainer, workspace.settings)
     recipe = _with_flags(source.recipe, request)
     task = prepare(request, recipe, workspace)
-    if request.continue_training and (task.output_folder / RECIPE_FILE).is_file():
+    goes_on = request.continue_training or request.validation_only
+    if goes_on and (task.output_folder / RECIPE_FILE).is_file():
         recipe = _with_flags(_recorded_recipe(task, recipe), request)
         task = prepare(request, recipe, workspace)
     check_trackers(workspace.settings, tensorboard=request.tensorboard)
@@ -155,6 +156,6 @@ def _with_flags(recipe: TrainingRecipe, request: TrainRequest) -> TrainingRecipe
 
 
 def _recorded_recipe(task: TrainingTask, named: TrainingRecipe) -> TrainingRecipe:
-    """The recipe that the training to be continued was started with."""
+    """The recipe that the training to be continued or validated was started with."""
     recorded = TrainingRecipe.from_json(read_json(task.output_folder / RECIPE_FILE))
     return recorded if recorded.name == named.name else named

@@ -202,12 +202,7 @@ def prepare(request: TrainRequest, recipe: TrainingRecipe, workspace: Workspace)
             else f"make them with  nnUNetv2_plan_and_preprocess -d {number}",
         )
     plans = Plans.load(plans_file)
-    configuration = plans.configuration(request.configuration)
-    configuration = replace(
-        configuration,
-        batch_size=recipe.batch_size or configuration.batch_size,
-        patch_size=recipe.patch_size or configuration.patch_size,
-    )
+    configuration = _with_sizes(plans.configuration(request.configuration), recipe)
     description = DatasetDescription.load(dataset_folder / DATASET_FILE)
     cases = _preprocessed_cases(dataset_folder / configuration.data_identifier, configuration, request, number)
     model = f"{recipe.name}__{plans.plans_name}__{configuration.name}"
@@ -226,6 +221,19 @@ def prepare(request: TrainRequest, recipe: TrainingRecipe, workspace: Workspace)
         previous_stage_folder=_previous_stage_folder(configuration, recipe, plans, results, number),
         workspace=workspace,
     )
+
+
+def _with_sizes(configuration: Configuration, recipe: TrainingRecipe) -> Configuration:
+    """The configuration with the recipe's batch and patch size, if it has any."""
+    planned = configuration.patch_size
+    patch_size = recipe.patch_size or planned
+    if len(patch_size) != len(planned):
+        raise TrainingError(
+            f"The trainer {recipe.name} does not fit the configuration {configuration.name}.",
+            found=f"its patches have {len(patch_size)} axes",
+            expected=f"{len(planned)} axes, as the patches of this configuration have",
+        )
+    return replace(configuration, batch_size=recipe.batch_size or configuration.batch_size, patch_size=patch_size)
 
 
 def _preprocessed_cases(
