@@ -123,7 +123,7 @@ def _medians_by_selection(image_xyz: Tensor, size: int) -> Tensor:
 
 
 def _medians_by_halving(image_xyz: FloatArray, size: int) -> FloatArray:
-    """Medians without sorting, several times faster than scipy's for large windows for large windows.
+    """Medians without sorting, several times faster than scipy's for large windows.
 
     The interval that holds the median is halved for all voxels at once, by counting how many values of the window are
     not above its middle. Then the largest value of the window that is not above the interval's upper end is taken:
