@@ -91,7 +91,7 @@ class TrainingProcess:
         history = History() if found is None else History.from_logging(found.state.logging, found.state.epoch)
         with self.monitor(history, continued=found is not None) as monitor:
             monitor.log(CITATION + "\n", timestamp=False, console=False)
-            monitor.log(introduction(task, self.device, self.precision, self.processes))
+            monitor.log(introduction(task, self.device, self.precision, self.processes) + f"\nSeed {seed}")
             self.connect(network, monitor, seed)
             self._restore(found, network, monitor)
             del found  # its tensors are not needed any more
