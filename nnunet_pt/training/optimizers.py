@@ -98,7 +98,7 @@ class Adan(Optimizer):
 
 
 def _sgd(recipe: TrainingRecipe, parameters: Parameters) -> Optimizer:
-    return SGD(
+    optimizer = SGD(
         parameters,
         lr=recipe.initial_lr,
         momentum=recipe.momentum,
@@ -106,6 +106,12 @@ def _sgd(recipe: TrainingRecipe, parameters: Parameters) -> Optimizer:
         weight_decay=recipe.weight_decay,
         fused=_can_fuse(parameters),
     )
+    if recipe.momentum > 0:
+        # Torch 2.13's fused kernel leaves new momentum uninitialised if the gradient scaler skips the first step. To
+        # begin with zeros is the same: the first momentum is the first gradient.
+        for parameter in parameters:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
+    return optimizer
 
 
 def _adam(recipe: TrainingRecipe, parameters: Parameters) -> Optimizer:
