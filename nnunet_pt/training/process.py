@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -77,23 +78,22 @@ class TrainingProcess:
         task = self.task
         folder = make_folder(task.output_folder)
         found = newest_valid_checkpoint(folder) if task.request.continue_training else None
-        if self.processes.is_main:
-            remove_leftovers(folder)
-            if task.request.continue_training and found is None:
-                _log.warning("There is no checkpoint in %s: a new training is started.", folder)
-            if found is None:
-                set_aside(folder)
-            write_model_files(task, device=self.device, precision=self.precision, processes=self.processes)
-        self.processes.barrier()
         self.set_up_machine()
         seed = self._seed(None if found is None else found.state.seed)
         network = network_of(task, self.device, self.processes)
+        source, report = task.request.pretrained_weights, None
+        if source is not None and found is None:
+            report = load_pretrained_weights(network, source)
+        self._prepare_folder(folder, fresh=found is None)
         history = History() if found is None else History.from_logging(found.state.logging, found.state.epoch)
         with self.monitor(history, continued=found is not None) as monitor:
             monitor.log(CITATION + "\n", timestamp=False, console=False)
             monitor.log(introduction(task, self.device, self.precision, self.processes) + f"\nSeed {seed}")
             self.connect(network, monitor, seed)
-            self._restore(found, network, monitor)
+            if report is not None:
+                monitor.log(str(report))
+            if found is not None:
+                self._restore(found, network, monitor)
             del found  # its tensors are not needed any more
             self.state.seed = seed
             self.state.recipe = task.recipe.to_json()
@@ -110,6 +110,17 @@ class TrainingProcess:
                 path = checkpoint_to_validate(task)
                 load_weights(network, read_checkpoint(path).network_weights, path)
             return self._validate(network, monitor)
+
+    def _prepare_folder(self, folder: Path, *, fresh: bool) -> None:
+        """Make room for a training, once it is clear that it can begin."""
+        if self.processes.is_main:
+            remove_leftovers(folder)
+            if fresh and self.task.request.continue_training:
+                _log.warning("There is no checkpoint in %s: a new training is started.", folder)
+            if fresh:
+                set_aside(folder)
+            write_model_files(self.task, device=self.device, precision=self.precision, processes=self.processes)
+        self.processes.barrier()
 
     def validate(self) -> Summary | None:
         """Only do the final validation, with the last or the best weights."""
@@ -192,20 +203,13 @@ class TrainingProcess:
         # Initial weights are the same in all processes, but what is dropped out is not
         seed_everything(seed + self.processes.rank)
 
-    def _restore(self, found: FoundCheckpoint | None, network: nn.Module, monitor: Monitor) -> None:
-        """Continue from a checkpoint, or begin with the weights of another training."""
-        request, trainer = self.task.request, self.trainer
-        if found is not None:
-            trainer.state = TrainingState.restore(
-                found.checkpoint, found.path, network, trainer.optimizer, trainer.scaler
-            )
-            if not self.processes.is_main and trainer.state.seed is not None:
-                seed_everything(trainer.state.seed + self.processes.rank + self.processes.world_size * self.state.step)
-            monitor.log(
-                f"Continuing from {found.path.name}: epoch {self.state.epoch}, iteration {self.state.iteration}."
-            )
-        elif request.pretrained_weights is not None:
-            monitor.log(str(load_pretrained_weights(network, request.pretrained_weights)))
+    def _restore(self, found: FoundCheckpoint, network: nn.Module, monitor: Monitor) -> None:
+        """Continue from a checkpoint."""
+        trainer = self.trainer
+        trainer.state = TrainingState.restore(found.checkpoint, found.path, network, trainer.optimizer, trainer.scaler)
+        if not self.processes.is_main and trainer.state.seed is not None:
+            seed_everything(trainer.state.seed + self.processes.rank + self.processes.world_size * self.state.step)
+        monitor.log(f"Continuing from {found.path.name}: epoch {self.state.epoch}, iteration {self.state.iteration}.")
 
     def monitor(self, history: History, *, continued: bool) -> Monitor:
         """What shows and records this training."""
