@@ -121,7 +121,8 @@ def _execute(command: Callable[[Namespace], Outcome], args: Namespace) -> None:
     verb = "Ended after" if outcome.failures else "Done in"
     separator = " " if len(outcome.summaries) == 1 and "\n" not in outcome.summaries[0] else "\n"
     took = _took(time.monotonic() - start)
-    get_logger().info(f"{verb} {took}:{separator}" + "\n".join(outcome.summaries))
+    if outcome.summaries:  # a process that only helped has none
+        get_logger().info(f"{verb} {took}:{separator}" + "\n".join(outcome.summaries))
     if outcome.failures:
         raise NnunetError(
             f"{len(set(outcome.failures))} case(s) failed: {', '.join(dict.fromkeys(outcome.failures))}. "

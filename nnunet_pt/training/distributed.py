@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,6 +17,7 @@ from nnunet_pt.core.settings import Launch
 
 # Longer than a slow file system needs for a checkpoint, and than one case of the final validation takes
 TIMEOUT = timedelta(minutes=30)
+_LOST = ("gloo", "Connection closed by peer", "Connection reset by peer")  # gloo raises nothing more specific
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +80,7 @@ def process_group(launch: Launch | None, device: torch.device) -> Iterator[Proce
         device: Where this process computes; NCCL connects GPUs, gloo everything else.
 
     Raises:
-        TrainingError: If the processes do not find each other.
+        TrainingError: If the processes do not find each other, or if one of them ends before the others.
     """
     processes = Processes.of(launch)
     if launch is None or not processes.are_several:
@@ -107,6 +106,14 @@ def process_group(launch: Launch | None, device: torch.device) -> Iterator[Proce
         ) from error
     try:
         yield processes
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and not any(text in str(error) for text in _LOST):
+            raise
+        raise TrainingError(
+            f"Another process of this training has ended, so process {launch.rank} of {launch.world_size} ends, too.",
+            found=str(error).splitlines()[0].partition(" This is typically")[0],
+            remedy="look at the messages of the other processes; when the cause is gone, continue with --c",
+        ) from error
     finally:
         dist.destroy_process_group()
 
@@ -127,45 +134,3 @@ def local_device(device: torch.device, processes: Processes) -> torch.device:
         )
     torch.cuda.set_device(processes.local_rank)
     return torch.device("cuda", processes.local_rank)
-
-
-def run_processes(number: int, arguments: Sequence[str]) -> None:
-    """Run the training command in several processes on this machine, under torchrun's elastic agent.
-
-    If one of them fails, the agent ends the others.
-
-    Args:
-        number: Processes.
-        arguments: What ``nnUNetv2_train`` is called with in each of them.
-
-    Raises:
-        TrainingError: If a process failed; it has printed why.
-    """
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    # Otherwise the agent sets one thread for each process, and says so in a long warning
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=number,
-        run_id="nnunet_pt",
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=0,
-        monitor_interval=0.2,
-        logs_specs=DefaultLogsSpecs(),
-    )
-    try:
-        elastic_launch(config, sys.executable)("-m", "nnunet_pt.cli.train", *arguments)
-    except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        raise TrainingError(
-            f"Process {rank} of {number} ended with status {failure.exitcode}; its message is above.",
-            remedy="correct the cause and continue with --c",
-        ) from error
-    except SignalException as error:
-        raise KeyboardInterrupt from error

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from nnunet_pt.core.errors import CheckpointError
+from nnunet_pt.core.errors import CheckpointError, TrainingStopped
 from nnunet_pt.core.resources import default_num_processes
 from nnunet_pt.evaluation.summary import Summary
 from nnunet_pt.networks.precision import Precision
@@ -65,6 +65,9 @@ def validate_fold(
 
     Returns:
         Metrics; None in helping processes, and if the fold has no validation cases.
+
+    Raises:
+        TrainingStopped: If a signal asked for it.
     """
     if not task.split.val:
         monitor.warn("This fold has no validation cases, so there is no final validation.")
@@ -101,6 +104,12 @@ def validate_fold(
             on_step=stop_if_asked,
             progress=task.request.progress,
         )
+    except KeyboardInterrupt:
+        raise TrainingStopped(
+            f"{signals.signal_name or 'Ctrl-C'} stopped the final validation. The training itself is finished and "
+            "saved; run the same command with --val (without --c) to validate.",
+            exit_status=signals.exit_status or 130,
+        ) from None
     finally:
         network.deep_supervision = supervised  # type: ignore[assignment]
     if summary is not None:

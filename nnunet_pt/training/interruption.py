@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -60,9 +61,15 @@ class StopSignals:
     SIGUSR1 asks to save and go on; SIGTERM and Ctrl-C (SIGINT) ask to save and stop. A second Ctrl-C stops at once
     with ``KeyboardInterrupt``. Within the context only; worker processes that inherit the handlers by being forked die
     from the signals as usual. Outside of the main thread, where Python allows no handlers, nothing is changed.
+
+    Args:
+        announce: Say on stderr that the request to stop was received.
+        with_parent: Stop as for SIGTERM, too, if the process ends that started this one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, announce: bool = False, with_parent: bool = False) -> None:
+        self._announce = announce
+        self._parent = os.getppid() if with_parent else None
         self._requested: Request | None = None
         self._received: int | None = None
         self._interrupted = False
@@ -72,6 +79,9 @@ class StopSignals:
     @property
     def requested(self) -> Request | None:
         """What is asked for now: "save", "stop" or nothing."""
+        if self._parent is not None and os.getppid() != self._parent:
+            self._note(signal.SIGTERM, None)
+            self._parent = None
         return self._requested
 
     @property
@@ -117,5 +127,9 @@ class StopSignals:
         if number == signal.SIGINT and self._interrupted:
             raise KeyboardInterrupt
         self._interrupted = self._interrupted or number == signal.SIGINT
+        if self._announce and self._requested != "stop":
+            again = " (Ctrl-C again: at once)" if number == signal.SIGINT else ""
+            with contextlib.suppress(OSError):  # print could be interrupted by itself here
+                os.write(2, f"\n{signal.Signals(number).name}: saving, then stopping.{again}\n".encode())
         self._requested = "stop"
         self._received = self._received or number

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import torch
 
-from nnunet_pt.core.errors import UsageError
+from nnunet_pt.core.errors import NnunetError, TrainingStopped, UsageError
 from nnunet_pt.core.files import read_json
 from nnunet_pt.core.settings import Workspace
 from nnunet_pt.evaluation.summary import Summary
-from nnunet_pt.training.distributed import Processes, local_device, process_group, run_processes
+from nnunet_pt.training.agent import run_processes
+from nnunet_pt.training.distributed import Processes, local_device, process_group
 from nnunet_pt.training.interruption import StopSignals
 from nnunet_pt.training.process import TrainingProcess
 from nnunet_pt.training.recipe import TrainingRecipe, with_overrides
@@ -20,6 +21,7 @@ from nnunet_pt.training.sampling import process_share
 from nnunet_pt.training.task import RECIPE_FILE, TrainingTask, TrainRequest, prepare
 from nnunet_pt.training.trackers import check_trackers
 from nnunet_pt.training.trainer import Trainer
+from nnunet_pt.training.users_code import users_error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +77,20 @@ def train(request: TrainRequest, workspace: Workspace) -> TrainResult | None:
     processes = Processes.of(launch)
     process_share(task.configuration.batch_size, processes.world_size, processes.rank)
     device = local_device(wanted, processes)
-    with StopSignals() as signals, process_group(launch, device) as processes:
-        process = TrainingProcess(task, (source.trainer_class or Trainer)(task), device, processes, signals)
-        summary = process.validate() if request.validation_only else process.train()
+    watched = StopSignals(announce=processes.is_main, with_parent=launch is not None and launch.launcher == "torchrun")
+    try:
+        with watched as signals, process_group(launch, device) as processes:
+            process = TrainingProcess(task, (source.trainer_class or Trainer)(task), device, processes, signals)
+            summary = process.validate() if request.validation_only else process.train()
+    except KeyboardInterrupt:
+        raise TrainingStopped("Stopped at once. Continue from the last saved state with --c.") from None
+    except NnunetError:
+        raise
+    except Exception as error:
+        blamed = users_error(error, source.trainer_class)
+        if blamed is None:
+            raise
+        raise blamed from error
     if not processes.is_main:
         return None
     state = process.state

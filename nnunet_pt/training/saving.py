@@ -64,6 +64,7 @@ class Saver:
         self._parts.signals.saved()
         self._parts.save_policy.done()
         if requests >= STOP:
+            self._parts.processes.barrier()  # the end of one would end the others before the state is saved
             signals = self._parts.signals
             where = f"epoch {state.epoch}, iteration {state.iteration}"
             kept = "Its state is saved; continue with --c." if saved else "Its state was NOT saved."
