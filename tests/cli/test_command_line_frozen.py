@@ -60,6 +60,34 @@ FROZEN = {
         --verbose flag
         --no_pbar flag
     """,
+    "train": """
+        dataset dataset_reference required
+        configuration str required
+        fold fold required
+        -tr str = nnUNetTrainer
+        -p str = nnUNetPlans
+        -pretrained_weights Path
+        -num_gpus positive_integer = 1
+        --npz flag
+        --c flag
+        --val flag
+        --val_best flag
+        --disable_checkpointing flag
+        -device str
+        -epochs positive_integer
+        -lr positive_float
+        -iterations positive_integer
+        -warmup_epochs _natural
+        -patience positive_integer
+        -seed _natural
+        --deterministic flag
+        -precision str
+        -augment_on str = cpu
+        -save_every_minutes _minutes = 10.0
+        --tensorboard flag
+        --verbose flag
+        --no_pbar flag
+    """,
     "move_plans_between_datasets": """
         -s dataset_reference required
         -t dataset_reference required
@@ -88,6 +116,7 @@ COMMANDS = {
     "nnUNetv2_extract_fingerprint": "extract_fingerprint",
     "nnUNetv2_plan_experiment": "plan_experiment",
     "nnUNetv2_preprocess": "preprocess",
+    "nnUNetv2_train": "train",
     "nnUNetv2_move_plans_between_datasets": "move_plans_between_datasets",
     "nnUNetv2_convert_MSD_dataset": "convert_msd_dataset",
     "nnUNetv2_convert_old_nnUNet_dataset": "convert_old_nnunet_dataset",
@@ -115,6 +144,18 @@ def line_of(action: argparse.Action) -> str:
 def test_arguments_are_those_of_the_table(module: str) -> None:
     actions = [a for a in parser_of(module)._actions if not isinstance(a, argparse._HelpAction)]
     assert [line_of(a) for a in actions] == [line.strip() for line in FROZEN[module].strip().splitlines()]
+
+
+CHOICES = {
+    "-device": ("cuda", "cpu", "mps"),
+    "-precision": ("auto", "fp32", "bf16", "fp16"),
+    "-augment_on": ("cpu", "gpu"),
+}
+
+
+def test_values_to_choose_from_are_those_of_the_table() -> None:
+    actions = [a for module in COMMANDS.values() for a in parser_of(module)._actions]
+    assert {a.option_strings[0]: tuple(a.choices) for a in actions if a.choices and a.option_strings} == CHOICES
 
 
 def test_installed_commands_are_those_of_the_table() -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from nnunet_pt.planning.fingerprint_extractor import FingerprintRequest
 from nnunet_pt.planning.move_plans import MovePlansRequest
 from nnunet_pt.planning.planner import PlanRequest
 from nnunet_pt.preprocessing.pipeline import PreprocessRequest
+from nnunet_pt.training.task import TrainRequest
 
 
 def requests(module: str, arguments: str) -> Any:
@@ -102,3 +107,51 @@ def test_moving_plans_passes_everything_on() -> None:
     assert loaded.request(args) == MovePlansRequest(
         source=16, target="Dataset015_B", source_plans="nnUNetPlans", target_plans="mine", force=True
     )
+
+
+def train_request(arguments: str) -> TrainRequest:
+    loaded = importlib.import_module("nnunet_pt.cli.train")
+    request: TrainRequest = loaded.request(loaded.build_parser().parse_args(arguments.split()))
+    return request
+
+
+def test_training_without_options_asks_for_the_defaults() -> None:
+    assert train_request("4 3d_fullres 0") == TrainRequest(dataset=4, configuration="3d_fullres", fold=0)
+
+
+TRAIN_OPTIONS: dict[str, Any] = {
+    "-tr file.py:Mine": {"trainer": "file.py:Mine"},
+    "-p mine": {"plans_name": "mine"},
+    "-pretrained_weights a/b.pth": {"pretrained_weights": Path("a/b.pth")},
+    "-num_gpus 2": {"num_processes": 2},
+    "--npz": {"save_probabilities": True},
+    "--c": {"continue_training": True},
+    "--val": {"validation_only": True},
+    "--val_best": {"validate_best": True},
+    "--disable_checkpointing": {"disable_checkpointing": True},
+    "-device mps": {"device": "mps"},
+    "-epochs 7": {"epochs": 7},
+    "-lr 0.001": {"lr": 0.001},
+    "-iterations 8": {"iterations": 8},
+    "-warmup_epochs 0": {"warmup_epochs": 0},
+    "-patience 30": {"patience": 30},
+    "-seed 0": {"seed": 0},
+    "--deterministic": {"deterministic": True},
+    "-precision bf16": {"precision": "bf16"},
+    "-augment_on gpu": {"augment_on": "gpu"},
+    "-save_every_minutes 2.5": {"save_every_minutes": 2.5},
+    "-save_every_minutes 0": {"save_every_minutes": 0.0},
+    "--tensorboard": {"tensorboard": True},
+    "--no_pbar": {"progress": False},
+}
+
+
+@pytest.mark.parametrize("option", TRAIN_OPTIONS)
+def test_training_options_are_passed_on(option: str) -> None:
+    default = TrainRequest(dataset="Dataset004_A", configuration="2d", fold="all")
+    assert train_request(f"Dataset004_A 2d all {option}") == replace(default, **TRAIN_OPTIONS[option])
+
+
+def test_every_value_of_a_training_request_has_an_argument() -> None:
+    reached = {name for values in TRAIN_OPTIONS.values() for name in values}
+    assert {field.name for field in fields(TrainRequest)} == reached | {"dataset", "configuration", "fold"}
