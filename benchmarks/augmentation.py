@@ -123,10 +123,12 @@ def ours(settings: dict[str, Any], images: np.ndarray, segmentations: np.ndarray
     """This project's pipeline."""
     import torch
 
+    from nnunet_pt.core.process_memory import keep_freed_memory
     from nnunet_pt.dataset.labels import Labels
     from nnunet_pt.training.augmentation.base import Sample
     from nnunet_pt.training.augmentation.default import AugmentationSettings, default_training_pipeline
 
+    keep_freed_memory()  # as the workers of a training do
     torch.set_num_threads(1)
     labels = {name: tuple(v) if isinstance(v, list) else v for name, v in settings["labels"].items()}
     pipeline = default_training_pipeline(

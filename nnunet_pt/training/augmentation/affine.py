@@ -44,6 +44,16 @@ class AffineGrid:
         middle = (np.array(source) - 1) / 2 - np.array(matrix) @ ((np.array(output) - 1) / 2)
         return cls(matrix, tuple(float(v) for v in middle), tuple(output))
 
+    @property
+    def is_scaling(self) -> bool:
+        """Whether each axis of the output runs along the same axis of the source."""
+        return all(value == 0 for i, row in enumerate(self.matrix) for k, value in enumerate(row) if i != k)
+
+    def line(self, axis: int, device: torch.device) -> Tensor:
+        """Positions along one axis of the source, for a grid that only scales."""
+        steps = torch.arange(self.shape[axis], dtype=torch.float32, device=device)
+        return steps.mul_(self.matrix[axis][axis]).add_(self.offset[axis])
+
     def bounds(self) -> list[tuple[float, float]]:
         """Smallest and largest position along each axis."""
         result = []
@@ -156,6 +166,8 @@ def sample_linear(image_cxyz: Tensor, grid: AffineGrid) -> Tensor:
         (channels, *grid.shape) float32.
     """
     box = _box(image_cxyz, grid, 0.0, whole=True)
+    if grid.is_scaling:
+        return _linear_along_axes(box, grid)
     flat = box.flatten()
     result = image_cxyz.new_empty(image_cxyz.shape[0], *grid.shape)
     length = flat.shape[1] - max(box.corners())
@@ -170,6 +182,27 @@ def sample_linear(image_cxyz: Tensor, grid: AffineGrid) -> Tensor:
             for fraction in reversed(fractions):
                 values = [torch.lerp(a, b, fraction) for a, b in zip(values[::2], values[1::2], strict=True)]
             target[piece].copy_(values[0].view(target[piece].shape))
+    return result
+
+
+def _linear_along_axes(box: _Box, grid: AffineGrid) -> Tensor:
+    """Linear interpolation where each axis can be interpolated by itself: half the time."""
+    device = box.voxels.device
+    lines = box.local([grid.line(axis, device) for axis in range(len(grid.shape))])
+    floors = [line.floor() for line in lines]
+    fractions = [line - floor for line, floor in zip(lines, floors, strict=True)]
+    lower = [floor.long() for floor in floors]
+    result = box.voxels.new_empty(box.voxels.shape[0], *grid.shape)
+    rows = slices_at_once(box.voxels[0, 0].numel(), device)
+    for channel, target in zip(box.voxels, result, strict=True):
+        for first in range(0, grid.shape[0], rows):
+            values, piece = channel, slice(first, first + rows)
+            for axis, (index, fraction) in enumerate(zip(lower, fractions, strict=True)):
+                if axis == 0:
+                    index, fraction = index[piece], fraction[piece]
+                before, after = values.index_select(axis, index), values.index_select(axis, index + 1)
+                values = torch.lerp(before, after, fraction.view(-1, *[1] * (values.ndim - 1 - axis)))
+            target[piece].copy_(values)
     return result
 
 

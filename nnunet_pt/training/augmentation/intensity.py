@@ -254,31 +254,23 @@ class Gamma(SameShape):
 
     def apply(self, sample: Sample, parameters: FactorParameters) -> Sample:
         """Raise to the powers."""
-        sign = -1 if self.inverted else 1
         for channel, gamma in zip(sample.image, parameters.factors, strict=True):
-            channel.copy_(_gamma(channel, gamma, sign))
+            if self.inverted:
+                channel.neg_()
+            _gamma(channel, gamma)
+            if self.inverted:
+                channel.neg_()
         return sample
 
 
-def _gamma(channel: Tensor, gamma: float, sign: int) -> Tensor:
-    """Apply a power to one channel or its negative, retaining mean and standard deviation; not in place."""
-    mean, deviation = channel.mean() * sign, channel.std(correction=0)
-    # A new array, contiguous: some of the operations below are slow on the views that cut out patches are
-    values = torch.mul(channel, sign, out=torch.empty(channel.shape, device=channel.device))
-    lowest, highest = values.aminmax()
-    extent = highest - lowest
-    values.sub_(lowest).div_(extent.clamp(min=1e-7)).pow_(gamma)
-    # Back to the old range first: with numbers around the old mean, rounding moves the new one least
-    values.mul_(extent).add_(lowest)
-    values.sub_(values.mean())
-    values.mul_(deviation / _root_mean_square(values).clamp(min=1e-7)).add_(mean)
-    return values.mul_(sign)
+def _gamma(channel: Tensor, gamma: float) -> None:
+    """Apply a power in place, retaining mean and standard deviation.
 
-
-def _root_mean_square(array: Tensor) -> Tensor:
-    """Of a contiguous array; for centred values the standard deviation, exact to the last digit.
-
-    Row by row: over a whole array torch's norm loses three digits, and its standard deviation takes ten times as long.
+    The order of the operations is nnU-Net's, and so are the rounding errors of the mean.
     """
-    rows: Tensor = torch.linalg.vector_norm(array, dim=-1)
-    return rows.square().mean().div(array.shape[-1]).sqrt()
+    mean, deviation = channel.mean(), channel.std()
+    lowest = channel.amin()
+    extent = channel.amax() - lowest
+    channel.sub_(lowest).div_(extent.clamp(min=1e-7)).pow_(gamma).mul_(extent).add_(lowest)
+    channel.sub_(channel.mean())
+    channel.mul_(deviation / channel.std().clamp(min=1e-7)).add_(mean)

@@ -185,4 +185,4 @@ def test_views_of_larger_patches_are_changed_as_copies_are(transform: Any) -> No
     surroundings = view.clone()
     from_view = transform.apply(Sample(view, segmentation), parameters).image
     from_copy = transform.apply(Sample(surroundings, segmentation), parameters).image
-    assert torch.allclose(from_view, from_copy, atol=1e-6)
+    assert torch.allclose(from_view, from_copy, atol=1e-5)
