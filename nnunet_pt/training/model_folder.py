@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import time
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -59,7 +60,9 @@ def set_aside(folder: Path) -> None:
     names = [name for name in (FINAL, LATEST, BEST) if (folder / name).is_file()]
     if not names:
         return
-    kept = make_folder(folder / time.strftime("replaced_%Y-%m-%d_%H-%M-%S"))
+    stamp = time.strftime("replaced_%Y-%m-%d_%H-%M-%S")
+    free = (path for n in count(1) if not (path := folder / (stamp if n == 1 else f"{stamp}_{n}")).exists())
+    kept = make_folder(next(free))
     for name in [*names, RECIPE_FILE, "progress.jsonl", "progress.png"]:
         if (folder / name).is_file():
             shutil.move(folder / name, kept / name)

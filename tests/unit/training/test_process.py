@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
 import os
 import shutil
 from collections.abc import Callable
@@ -361,3 +362,24 @@ def test_a_batch_is_the_samples_side_by_side() -> None:
     )
     assert [float(d.mean()) for d in data] == pytest.approx([np.random.default_rng(i).random() for i in range(2)])
     assert [t.shape for t in targets] == [(2, 1, 3, 3)]
+
+
+def test_loader_processes_make_the_same_training_and_end_with_it(tiny: TinyTraining) -> None:
+    class Failing(Trainer):
+        def train_step(self, data: Tensor, targets: list[Tensor]) -> Tensor:
+            if self.state.step == 1:
+                raise ValueError("a bug of the user")
+            return super().train_step(data, targets)
+
+    def weights() -> dict[str, Tensor]:
+        return checkpoint(tiny.folder("2d")).network_weights
+
+    tiny.run("2d", deterministic=True)
+    alone = weights()
+    workers = {"num_augmentation_processes": 1}
+    tiny.run("2d", deterministic=True, settings=workers)
+    assert all(torch.equal(alone[name], tensor) for name, tensor in weights().items())
+    assert not multiprocessing.active_children()
+    with pytest.raises(TrainingError, match="a bug of the user"):
+        tiny.run("2d", trainer_class=Failing, settings=workers)
+    assert not multiprocessing.active_children()
