@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -45,15 +44,6 @@ def patch(settings: AugmentationSettings, segmentations: int = 1) -> Sample:
     smooth = gaussian_filter(random.standard_normal((segmentations, *shape)), (0, *[2] * len(shape)))
     labels = np.digitize(smooth, np.quantile(smooth, [0.2, 0.6, 0.8])) - 1
     return Sample(torch.from_numpy(image).float(), torch.from_numpy(labels).short())
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """As in the workers of a training."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
