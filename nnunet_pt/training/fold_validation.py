@@ -77,25 +77,13 @@ def validate_fold(
         if signals.requested == "stop":
             raise KeyboardInterrupt
 
-    settings, supervised = task.workspace.settings, bool(network.deep_supervision)
+    supervised = bool(network.deep_supervision)
     network.deep_supervision = False  # type: ignore[assignment]
     network.eval()
     try:
         summary = final_validation(
             network,
-            ValidationRequest(
-                plans=task.plans,
-                configuration=task.configuration,
-                labels=task.labels,
-                file_ending=task.description.file_ending,
-                preprocessed=task.dataset_folder,
-                cases=task.split.val,
-                fold_folder=task.output_folder,
-                mirror_axes=task.mirror_axes or (),
-                save_probabilities=task.request.save_probabilities,
-                previous_stage_folder=task.previous_stage_folder,
-                num_processes=default_num_processes(8) if settings.num_processes is None else settings.num_processes,
-            ),
+            _request(task),
             device=device,
             precision=precision,
             rank=processes.rank,
@@ -115,3 +103,20 @@ def validate_fold(
     if summary is not None:
         monitor.final_validation(summary.dice, {label: m["Dice"] for label, m in summary.mean.items()})
     return summary
+
+
+def _request(task: TrainingTask) -> ValidationRequest:
+    wanted = task.workspace.settings.num_processes
+    return ValidationRequest(
+        plans=task.plans,
+        configuration=task.configuration,
+        labels=task.labels,
+        file_ending=task.description.file_ending,
+        preprocessed=task.dataset_folder,
+        cases=task.split.val,
+        fold_folder=task.output_folder,
+        mirror_axes=task.mirror_axes or (),
+        save_probabilities=task.request.save_probabilities,
+        previous_stage_folder=task.previous_stage_folder,
+        num_processes=default_num_processes(8) if wanted is None else wanted,
+    )

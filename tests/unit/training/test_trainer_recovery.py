@@ -54,9 +54,9 @@ def test_a_bad_step_is_skipped_and_its_cases_named(tiny: TinyTraining, spoilt: A
     trainer = spoilt(1, value=value)
     tiny.run("2d", trainer_class=trainer, recipe={"iterations_per_epoch": 4})
     log = text_log(tiny.folder("2d"))
-    line = next(line for line in log.splitlines() if "WARNING" in line)
-    assert f"gave loss {value}" in line and "epoch 0, iteration 1. The step is skipped" in line
-    named = line.split("of the cases ")[1].split(" gave")[0].split(", ")
+    warning = next(line for line in log.splitlines() if "WARNING" in line)
+    assert f"gave loss {value}" in warning and "epoch 0, iteration 1. The step is skipped" in warning
+    named = warning.split("of the cases ")[1].split(" gave")[0].split(", ")
     assert set(named) <= set(CASES)
     weights = trainer.weights
     assert weights[1] == weights[2] and weights[0] != weights[1] and weights[2] != weights[3]
