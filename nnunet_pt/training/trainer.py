@@ -192,7 +192,7 @@ class Trainer:
             lambda: self.train_step(data, targets),
             keys=batch.keys,
             state=self.state,
-            request=self._saver.request(),
+            request=self._saver.request,
             on_fallback=self._connect_loss,
         )
 

@@ -54,7 +54,7 @@ class Updater:
         *,
         keys: Sequence[str],
         state: TrainingState,
-        request: float,
+        request: Callable[[], float],
         on_fallback: Callable[[], None],
     ) -> tuple[float, int]:
         """One update.
@@ -63,7 +63,7 @@ class Updater:
             loss_of_batch: Computes the loss; it may be called twice.
             keys: The cases of the batch.
             state: Where the training is; skipped steps and returns are counted in it.
-            request: Added up over all processes on the way.
+            request: What this process was asked for meanwhile; added up over all processes on the way.
             on_fallback: Called if the network turns out to work only without compilation.
 
         Returns:
@@ -84,7 +84,7 @@ class Updater:
         if scaler is not None:
             scaler.unscale_(self._optimizer)
         norm = nn.utils.clip_grad_norm_(self._parts.network.parameters(), self._limit).float()
-        own = torch.stack([loss, norm, torch.tensor(request, device=loss.device)])
+        own = torch.stack([loss, norm, torch.tensor(request(), device=loss.device)])
         # Losses and requests of all processes in one message; a NaN anywhere is a NaN everywhere
         total, norms, requests = self._parts.processes.sum(own.clone()).tolist()
         mean = total / self._parts.processes.world_size
