@@ -188,6 +188,11 @@ def prepare(request: TrainRequest, recipe: TrainingRecipe, workspace: Workspace)
         StorageError: If the preprocessed data is missing.
         TrainingError: If the fold does not exist, or the previous stage of a cascade was not trained.
     """
+    if recipe.head_epochs:
+        raise TrainingError(
+            f"The recipe {recipe.name!r} asks for {recipe.head_epochs} epochs in which only the heads are trained.",
+            expected="head_epochs = 0: the training loop cannot do that yet",
+        )
     name = resolve_dataset_name(request.dataset, workspace)
     dataset_folder = workspace.preprocessed / name
     number = int(name[7:10]) if name[7:10].isdigit() else name
