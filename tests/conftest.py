@@ -259,14 +259,15 @@ def three(_three_cases: SmallDataset, tmp_path: Path) -> SmallDataset:
 
 
 @pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 kB; only root can make one."""
+def tiny_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A file system of 64 kB, or of the size that a test is parametrized with; only root can make one."""
     folder = tmp_path / "tiny"
     folder.mkdir()
     mount = shutil.which("mount")
     if os.geteuid() or mount is None:
         pytest.skip("only root can mount a small file system")
-    done = subprocess.run([mount, "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True)
+    size = f"size={getattr(request, 'param', '64k')}"
+    done = subprocess.run([mount, "-t", "tmpfs", "-o", size, "tmpfs", folder], capture_output=True)
     if done.returncode:
         pytest.skip("a small file system cannot be mounted here")
     yield folder

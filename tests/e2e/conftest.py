@@ -11,7 +11,7 @@ import pytest
 sys.path.append(str(Path(__file__).parent))  # modules that several tests share
 pytest.register_assert_rewrite("training_runs")
 
-from training_runs import ARCHITECTURE, TRAINER, Fold, is_alive, wait_until  # noqa: E402
+from training_runs import ARCHITECTURE, TRAINER, Fold, end_started, is_alive, wait_until  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +51,12 @@ def undisturbed(new_fold: Callable[[], Fold]) -> Fold:
     fold = new_fold()
     fold.finish(fold.train())
     return fold
+
+
+@pytest.fixture(autouse=True)
+def _ended() -> Iterator[None]:
+    yield
+    end_started()
 
 
 @pytest.fixture

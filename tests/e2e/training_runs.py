@@ -41,11 +41,16 @@ ARCHITECTURE = {
     },
     "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
 }
-# Each step of the training is a line in the file EVENTS, which process 0 writes; a process that RANK names, or process
-# 0, sends itself the signal SIGNAL when it comes to the event AT, or raises an error.
+# Each step (and each pass of the final validation) is a line in the file "events" of the process. At the event AT the
+# process AT_RANK does what DO says: it sends itself a signal (SIGKILL within the writing of a checkpoint for an event
+# "save"), kills one of its workers, raises an error, fills the disk of the results, makes space there, or waits until
+# there is a file "go" (wait_again: "go_again"). AT and DO may be lists.
 TRAINER = """
+import contextlib
+import multiprocessing
 import os
 import signal
+import time
 from pathlib import Path
 
 import torch
@@ -57,6 +62,7 @@ from nnunet_pt.training.trainer import Trainer
 WRITE = saving.write_checkpoint
 SAVE = torch.save
 FOLDER = Path(__file__).parent
+FILLER = FOLDER / "results" / "filler"
 counts = {}
 
 
@@ -64,18 +70,27 @@ def happened(kind, value=0.0):
     counts[kind] = counts.get(kind, 0) + 1
     event = f"{kind}:{counts[kind]}"
     rank = os.environ.get("RANK", "0")
-    if rank == "0":
-        with (FOLDER / "events").open("a") as file:
-            file.write(f"{event} {value!r}\\n")
-    if os.environ.get("AT") == event and os.environ.get("AT_RANK", "0") == rank:
-        return os.environ["DO"]
-    return None
+    with (FOLDER / f"events_{rank}").open("a") as file:
+        file.write(f"{event} {value!r}\\n")
+    orders = dict(zip(os.environ.get("AT", "").split(), os.environ.get("DO", "").split()))
+    return orders.get(event) if os.environ.get("AT_RANK", "0") == rank else None
 
 
 def obey(order):
     if order == "raise":
         raise ValueError("an error in the user's own code")
-    if order:
+    if order in ("wait", "wait_again"):
+        while not (FOLDER / order.replace("wait", "go")).exists():
+            time.sleep(0.01)
+    elif order == "killworker":
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+    elif order == "fill":
+        with FILLER.open("ab", 0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(512))
+    elif order == "free":
+        FILLER.unlink()
+    elif order:
         os.kill(os.getpid(), getattr(signal, order))
 
 
@@ -105,6 +120,14 @@ class Short(Trainer):
         name="Short", num_epochs=3, iterations_per_epoch=4, validation_iterations_per_epoch=2, precision="fp32"
     )
 
+    def build_optimizer(self, network):
+        def hook(module, inputs):
+            if not module.deep_supervision:
+                obey(happened("final"))
+
+        network.register_forward_pre_hook(hook)
+        return super().build_optimizer(network)
+
     def train_step(self, data, targets):
         obey(happened("begin"))
         loss = super().train_step(data, targets)
@@ -116,6 +139,7 @@ class Short(Trainer):
         obey(happened("val", float(result[0])))
         return result
 """
+STARTED: list[subprocess.Popen[str]] = []
 EVERY_STEP = ("-save_every_minutes", "0.000001")
 
 
@@ -153,9 +177,9 @@ class Fold:
         return ["7", "3d_fullres", "0", "-tr", trainer, "-device", "cpu", "-seed", "5", "--deterministic", *more]
 
     def start(self, command: Sequence[str], **env: str) -> subprocess.Popen[str]:
-        with contextlib.suppress(OSError):
-            (self.root / "events").unlink()
-        return subprocess.Popen(
+        for name in ("events_0", "events_1", "go", "go_again"):
+            (self.root / name).unlink(missing_ok=True)
+        process = subprocess.Popen(
             command,
             env={**self.environment, **env},
             stdout=subprocess.PIPE,
@@ -163,10 +187,16 @@ class Fold:
             text=True,
             start_new_session=True,
         )
+        STARTED.append(process)
+        return process
 
     def train(self, *more: str, **env: str) -> subprocess.Popen[str]:
         """Start the command, with an environment that may say what happens in it, see TRAINER."""
         return self.start([sys.executable, "-m", "nnunet_pt.cli.train", *self.arguments(*more)], **env)
+
+    def go(self, name: str = "go") -> None:
+        """Let a training go on that waits."""
+        (self.root / name).touch()
 
     def finish(self, process: subprocess.Popen[str], status: int = 0) -> str:
         """Wait for the end, check the exit status, and return what was printed."""
@@ -182,9 +212,9 @@ class Fold:
         assert "This is a bug" not in err
         return out + err
 
-    def events(self, kind: str) -> list[float]:
+    def events(self, kind: str, rank: int = 0) -> list[float]:
         """The values of the events of a kind in the last run."""
-        file = self.root / "events"
+        file = self.root / f"events_{rank}"
         lines = file.read_text().splitlines() if file.is_file() else []
         return [float(line.split()[1]) for line in lines if line.startswith(f"{kind}:") and len(line.split()) == 2]
 
@@ -218,6 +248,21 @@ class Fold:
 
     def leftovers(self) -> list[Path]:
         return [p for p in self.root.rglob("*") if p.name.startswith(".partial-")]
+
+
+def end_started() -> None:
+    """Kill what a failed test has left running."""
+    while STARTED:
+        process = STARTED.pop()
+        if process.poll() is None:
+            for pid in descendants(process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            process.kill()
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+        process.wait()
 
 
 def assert_same_training(one: Fold, other: Fold) -> None:
