@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The main job from raw images to data that is ready for training, in ./demo, on artificial images.
+# The main job from raw images to networks that are pre-trained, fine-tuned and validated, in ./demo, on artificial images.
 # Every command is printed as you would type it. Repeating the demo takes seconds: finished work is kept.
 #
-#   scripts/demo.sh                           artificial images (under 2 minutes on 2 cores)
+#   scripts/demo.sh                           artificial images (about 3 minutes on 2 cores; a GPU is used if there is one)
 #   DEMO_DATA=/path/to/nnUNet_raw scripts/demo.sh       your own datasets (folders DatasetXXX_Name)
 #   DEMO_FOLDER=/scratch/demo scripts/demo.sh           another place than ./demo
 set -euo pipefail
@@ -23,6 +23,25 @@ run() {
     "$@"
 }
 
+# dataset, fold, trainer, and further arguments of nnUNetv2_train; a finished training is not repeated
+small=3d_fullres_small
+train() {
+    local dataset=$1 fold=$2 trainer=$3 plans=nnUNetPlans word previous= found
+    shift 3
+    for word in "$@"; do
+        [ "$previous" = -p ] && plans=$word
+        previous=$word
+    done
+    found=("$nnUNet_results/Dataset${dataset}_"*/"${trainer}__${plans}__$small/fold_$fold")
+    if [ -f "${found[0]}/checkpoint_final.pth" ] && [ -f "${found[0]}/validation/summary.json" ]; then
+        echo "Trained already: ${found[0]}"
+    elif [ -d "${found[0]}" ]; then
+        run nnUNetv2_train "$dataset" $small "$fold" -tr "scripts/demo_trainers.py:$trainer" -p "$plans" --c
+    else
+        run nnUNetv2_train "$dataset" $small "$fold" -tr "scripts/demo_trainers.py:$trainer" "$@"
+    fi
+}
+
 say "Where everything is"
 if [ -n "${DEMO_DATA:-}" ]; then
     nnUNet_raw=$(cd "$DEMO_DATA" && pwd)
@@ -34,6 +53,7 @@ else
     nnUNet_results=$folder/nnUNet_results
 fi
 export nnUNet_raw nnUNet_preprocessed nnUNet_results
+export nnUNet_compile=0 # on a GPU compiling takes longer than these trainings
 mkdir -p "$nnUNet_preprocessed" "$nnUNet_results"
 for variable in nnUNet_raw nnUNet_preprocessed nnUNet_results; do
     echo "$ export $variable=${!variable}"
@@ -62,6 +82,8 @@ if [ -z "${DEMO_DATA:-}" ]; then
     run nnUNetv2_plan_and_preprocess -d $finetuning --verify_dataset_integrity
     say "Other plans for the same data: a residual encoder (there are three sizes)"
     run nnUNetv2_plan_experiment -d $finetuning -pl nnUNetPlannerResEncM
+    say "A network with a quarter of the features, so that it can be trained while you watch"
+    run python scripts/make_small_configuration.py "$nnUNet_preprocessed/Dataset902_PhantomFinetune/nnUNetPlans.json" 3d_fullres
     say "The pretraining dataset is measured too, ..."
     run nnUNetv2_extract_fingerprint -d $pretraining --verify_dataset_integrity
     say "... but it follows the plans of the finetuning dataset, so that its weights will fit"
@@ -69,6 +91,13 @@ if [ -z "${DEMO_DATA:-}" ]; then
     run nnUNetv2_preprocess -d $pretraining -plans_name pretrainPlans -c 3d_fullres
     say "Is everything on disk still as it was written?"
     run nnUNetv2_preprocess -d $pretraining -plans_name pretrainPlans -c 3d_fullres --verify
+    say "Pre-training on all cases of $pretraining"
+    train $pretraining all PreTrained -p pretrainPlans
+    pretrained=$(echo "$nnUNet_results/Dataset${pretraining}_"*/PreTrained__pretrainPlans__$small/fold_all/checkpoint_final.pth)
+    say "Fine-tuning on 4 cases of $finetuning, beginning with these weights"
+    train $finetuning 0 FineTuned -pretrained_weights "$pretrained"
+    say "The same training from scratch, for comparison"
+    train $finetuning 0 FromScratch
 else
     say "Check, measure, plan and preprocess"
     run nnUNetv2_plan_and_preprocess -d "${ids[@]}" --verify_dataset_integrity
@@ -77,6 +106,11 @@ else
         run nnUNetv2_move_plans_between_datasets -s "${ids[0]}" -t "${ids[1]}" -sp nnUNetPlans -tp pretrainPlans ||
             echo "These two do not go together; the demo goes on."
     fi
+fi
+
+if [ -z "${DEMO_DATA:-}" ]; then
+    say "Dice of the validation case that neither training has seen"
+    python scripts/show_dice.py "$nnUNet_results/Dataset${finetuning}_"*/{FromScratch,FineTuned}__*/fold_0
 fi
 
 say "What is there now"
@@ -91,5 +125,8 @@ for dataset in "${datasets[@]}"; do
             "$(du -sh "$data" | cut -f1)"
     done
 done
-echo "All of it is in $nnUNet_preprocessed"
+for model in "$nnUNet_results"/Dataset*/*/fold_*; do
+    [ -f "$model/checkpoint_final.pth" ] && echo "trained: ${model#"$nnUNet_results"/}"
+done
+echo "Data is in $nnUNet_preprocessed, models are in $nnUNet_results"
 echo "The demo took $((SECONDS - started)) s."
