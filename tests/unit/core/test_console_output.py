@@ -86,8 +86,9 @@ def test_progress_without_terminal_prints_seldom(clock: Clock, capsys: pytest.Ca
     ]
 
 
+@pytest.mark.usefixtures("clock")
 def test_progress_may_leave_nothing_at_the_end(
-    clock: Clock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Progress(2, "Working", leave=False) as bar:
         bar.advance()
