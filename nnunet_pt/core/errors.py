@@ -88,16 +88,24 @@ class TrainingError(NnunetError):
 
 
 class TrainingStopped(NnunetError):
-    """A signal asked a training to stop; its state is saved.
+    """A signal asked a training to stop; its state is saved. The exit status is 128 plus the number of the signal."""
 
-    Args:
-        problem: What happened, and how to go on.
-        exit_status: What the command returns: 128 plus the number of the signal.
-    """
+    exit_status = 130
 
-    def __init__(self, problem: str, *, exit_status: int = 130) -> None:
-        super().__init__(problem)
+    def __init__(
+        self,
+        problem: str,
+        *,
+        found: object = None,
+        expected: object = None,
+        remedy: str | None = None,
+        exit_status: int = 130,
+    ) -> None:
+        super().__init__(problem, found=found, expected=expected, remedy=remedy)
         self.exit_status = exit_status
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (*super().__reduce__()[:2], {"exit_status": self.exit_status})
 
 
 class CheckpointError(NnunetError):

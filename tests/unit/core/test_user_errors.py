@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nnunet_pt.core import errors
-from nnunet_pt.core.errors import NnunetError, UnknownNameError, UsageError
+from nnunet_pt.core.errors import NnunetError, TrainingStopped, UnknownNameError, UsageError
 
 KINDS = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, NnunetError)]
 
@@ -21,7 +21,7 @@ def test_text_has_one_line_for_each_thing_that_is_known() -> None:
 
 
 def test_exit_status() -> None:
-    assert {k.exit_status for k in KINDS if k is not UsageError} == {1}
+    assert {k.exit_status for k in KINDS if k not in (UsageError, TrainingStopped)} == {1}
     assert UsageError.exit_status == 2
 
 
@@ -53,3 +53,8 @@ def test_unknown_name_without_similar_ones(known: list[str]) -> None:
 
 def test_unknown_name_with_own_remedy() -> None:
     assert UnknownNameError.of("planner", "ab", ["abc"], remedy="ask").remedy == "ask"
+
+
+def test_exit_status_of_a_stopped_training_survives_pickling() -> None:
+    error = pickle.loads(pickle.dumps(TrainingStopped("stopped", remedy="go on", exit_status=143)))
+    assert (error.exit_status, error.remedy) == (143, "go on")
