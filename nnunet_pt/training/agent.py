@@ -14,8 +14,10 @@ from types import FrameType
 
 from nnunet_pt.core.errors import TrainingError, TrainingStopped
 
-SHUTDOWN_S = 300  # large checkpoints take their time on slow disks
+_PASSED_ON = ("SIGTERM", "SIGINT", "SIGUSR1")
+_LEFT_TO_AGENT = "SIGHUP,SIGQUIT"
 _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+_MOST_INTERRUPTIONS = 2  # by Ctrl-C; the first one saves, the second one ends, whatever comes then kills
 _SIGNALLED = {
     "SIGKILL": "the system may have run out of memory, or somebody killed it",
     "SIGSEGV": "a library crashed; check the drivers and the installation of torch",
@@ -25,8 +27,8 @@ _SIGNALLED = {
 def run_processes(number: int, arguments: Sequence[str]) -> None:
     """Run the training command in several processes, each a session of its own.
 
-    If one of them fails, the agent ends the others. SIGTERM and Ctrl-C are passed on to them, and they save the state;
-    a second Ctrl-C ends them at once. SIGUSR1 is passed on, too.
+    If one of them fails, the agent ends the others. Signals are passed on to them, so that they save the state; how
+    long that may take is not for the agent to say, which would kill them after a while.
 
     Args:
         number: Processes.
@@ -43,8 +45,8 @@ def run_processes(number: int, arguments: Sequence[str]) -> None:
 
     # Otherwise the agent sets one thread for each process, and says so in a long warning
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SHUTDOWN_S))
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes and we say what happened
+    knows = "signals_to_handle" in LaunchConfig.__dataclass_fields__  # else the agent handles them, and ends by itself
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -55,9 +57,10 @@ def run_processes(number: int, arguments: Sequence[str]) -> None:
         max_restarts=0,
         monitor_interval=0.2,
         logs_specs=DefaultLogsSpecs(),
+        **({"signals_to_handle": _LEFT_TO_AGENT} if knows else {}),
     )
     try:
-        with _save_requests_passed_on():
+        with _signals_passed_on():
             elastic_launch(config, sys.executable)("-m", "nnunet_pt.cli.train", *arguments)
     except ChildFailedError as error:
         raise _failed(number, *error.get_first_failure()) from error
@@ -67,16 +70,13 @@ def run_processes(number: int, arguments: Sequence[str]) -> None:
             f"{name} ended the {number} processes; their messages are above. Continue with --c.",
             exit_status=128 + error.sigval,
         ) from error
-    finally:
-        for pid in _children():  # a second signal does not wait for them
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
 
 
 def _failed(number: int, rank: int, failure: object) -> TrainingError | TrainingStopped:
     status = int(getattr(failure, "exitcode", 1))
-    if status in _STOPPED:
-        return TrainingStopped(f"Process {rank} of {number} was asked to stop; see above.", exit_status=status)
+    stopped = status if status in _STOPPED else 128 - status if 128 - status in _STOPPED else None
+    if stopped is not None:
+        return TrainingStopped(f"The {number} processes were asked to stop; see above.", exit_status=stopped)
     if status >= 0:
         return TrainingError(
             f"Process {rank} of {number} ended with status {status}; its message is above.",
@@ -91,26 +91,40 @@ def _failed(number: int, rank: int, failure: object) -> TrainingError | Training
 
 
 @contextlib.contextmanager
-def _save_requests_passed_on() -> Iterator[None]:
-    """Within this block SIGUSR1 reaches the processes instead of ending this one."""
-
-    def pass_on(number: int, _frame: FrameType | None) -> None:
-        for pid in _children():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGUSR1"):
+def _signals_passed_on() -> Iterator[None]:
+    """Within this block signals reach the processes; before there are any, this one behaves as usual."""
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = signal.signal(signal.SIGUSR1, pass_on)
+    numbers = [getattr(signal, name) for name in _PASSED_ON if hasattr(signal, name)]
+    previous = {number: signal.getsignal(number) for number in numbers}
+    interruptions = 0
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        nonlocal interruptions
+        interruptions += number == signal.SIGINT
+        processes = _children()
+        before = previous[number]
+        if not processes and callable(before):
+            before(number, frame)
+        for pid in processes:
+            with contextlib.suppress(ProcessLookupError):
+                if interruptions > _MOST_INTERRUPTIONS:
+                    os.killpg(pid, signal.SIGKILL)
+                else:
+                    os.kill(pid, number)
+
+    for number in numbers:
+        signal.signal(number, pass_on)
     try:
         yield
     finally:
-        signal.signal(signal.SIGUSR1, previous)
+        for number, before in previous.items():
+            signal.signal(number, before)
 
 
 def _children() -> list[int]:
-    """The processes that the agent started and that lead a session each; none where there is no /proc."""
+    """The processes that the agent started, each of which leads a session; none where there is no /proc."""
     pids: list[int] = []
     with contextlib.suppress(OSError):
         for path in Path("/proc/self/task").glob("*/children"):
