@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from nnunet_pt.core.errors import TrainingError, TrainingStopped
 
@@ -46,7 +47,9 @@ def run_processes(number: int, arguments: Sequence[str]) -> None:
     # Otherwise the agent sets one thread for each process, and says so in a long warning
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes and we say what happened
-    knows = "signals_to_handle" in LaunchConfig.__dataclass_fields__  # else the agent handles them, and ends by itself
+    # An agent of an older torch handles all signals itself, and passes some of them on
+    own: dict[str, Any] = {"signals_to_handle": _LEFT_TO_AGENT}
+    own = {name: value for name, value in own.items() if name in LaunchConfig.__dataclass_fields__}
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -57,7 +60,7 @@ def run_processes(number: int, arguments: Sequence[str]) -> None:
         max_restarts=0,
         monitor_interval=0.2,
         logs_specs=DefaultLogsSpecs(),
-        **({"signals_to_handle": _LEFT_TO_AGENT} if knows else {}),
+        **own,
     )
     try:
         with _signals_passed_on():
