@@ -26,19 +26,28 @@ def test_saving_and_workers_change_nothing(undisturbed: Fold, fold: Fold) -> Non
     assert fold.leftovers() == []
 
 
-MOMENTS = ("train:2", "save:4", "val:2", "begin:3")
-
-
-def test_killed_again_and_again(undisturbed: Fold, fold: Fold, nothing_left_running: list[int]) -> None:
-    """In a training step, while its state is written, in the validation of an epoch, and before a step."""
-    for number, moment in enumerate(MOMENTS):
+@pytest.mark.parametrize(
+    "moments",
+    [
+        pytest.param(("train:2", "save:4"), id="in a step and while its state is written"),
+        pytest.param(
+            ("val:2", "begin:3", "save:7"),
+            id="in the validation of an epoch and between epochs",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(("train:1", "final:1"), id="at once and in the final validation", marks=pytest.mark.slow),
+    ],
+)
+def test_killed_again_and_again(
+    undisturbed: Fold, fold: Fold, moments: tuple[str, ...], nothing_left_running: list[int]
+) -> None:
+    for number, moment in enumerate(moments):
         process = fold.train(*EVERY_STEP, *(["--c"] if number else []), AT=moment, DO="SIGKILL")
         fold.wait_for(process, "begin")
         nothing_left_running += descendants(process.pid)
         fold.finish(process, -signal.SIGKILL)
-    assert not (fold.folder / FINAL).exists()
     output = fold.finish(fold.train("--c"))
-    assert "Continuing from checkpoint_latest.pth" in output
+    assert f"Continuing from {FINAL if 'final:3' in moments else LATEST}" in output
     assert_same_training(undisturbed, fold)
     assert fold.leftovers() == []
     assert not (fold.folder / LATEST).exists()

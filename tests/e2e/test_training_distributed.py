@@ -86,6 +86,7 @@ def test_two_processes_train_like_one(of_one_process: Fold, plain_fold: Fold) ->
     assert len(list(plain_fold.folder.glob("training_log_*"))) == 1
 
 
+@pytest.mark.slow
 def test_terminated_and_continued(of_one_process: Fold, plain_fold: Fold, nothing_left_running: list[int]) -> None:
     """SIGUSR1 and SIGTERM go to the process that started the others."""
     process = plain_fold.train(*TWO, "-save_every_minutes", "0", AT="begin:2 begin:4", DO="wait wait_again")

@@ -52,6 +52,7 @@ def test_terminated_training_is_continued_without_a_difference(
     assert_same_training(undisturbed, fold)
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_a_second_one_stops_at_once(fold: Fold, nothing_left_running: list[int]) -> None:
     process = fold.train(*ONLY_WHEN_ASKED, AT="begin:2", DO="wait")
     fold.wait_for(process, "begin", 2)
@@ -77,6 +78,7 @@ def test_ctrl_c_saves_and_a_second_one_stops_at_once(fold: Fold, nothing_left_ru
     assert fold.leftovers() == []
 
 
+@pytest.mark.slow
 def test_stopped_in_the_final_validation(undisturbed: Fold, fold: Fold) -> None:
     process = fold.train(AT="final:1", DO="SIGTERM")
     output = fold.finish(process, 128 + signal.SIGTERM)

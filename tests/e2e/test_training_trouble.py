@@ -27,6 +27,7 @@ def test_killed_worker_names_case_and_signal(fold: Fold) -> None:
     assert "was killed by SIGKILL" in output and "memory" in output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tiny_disk", ["2m"], indirect=True)
 def test_full_disk_does_not_end_the_training(undisturbed: Fold, fold: Fold, tiny_disk: Path) -> None:
     results = fold.results.parent
