@@ -93,10 +93,13 @@ def parse_splits(data: Any, source: Path) -> tuple[Split, ...]:
 
 
 def load_or_make_splits(dataset_folder: Path, cases: Sequence[str]) -> tuple[Split, ...]:
-    """The splits of a preprocessed dataset; made and written at first use."""
+    """The splits of a preprocessed dataset; made and written at first use.
+
+    With fewer cases than the usual five folds each case is the validation case of a fold of its own.
+    """
     path = dataset_folder / SPLITS_FILE
     if path.is_file():
         return load_splits(path)
-    splits = make_splits(cases)
+    splits = make_splits(cases, max(2, min(NUM_FOLDS, len(cases))))
     write_json(path, [s.to_json() for s in splits])
     return splits

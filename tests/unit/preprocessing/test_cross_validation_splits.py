@@ -86,3 +86,10 @@ def test_files_that_are_no_splits_are_named(tmp_path: Path, content: str) -> Non
         load_splits(path)
     with pytest.raises(StorageError, match="no such file"):
         load_splits(tmp_path / "absent.json")
+
+
+def test_few_cases_are_left_out_one_at_a_time(tmp_path: Path) -> None:
+    splits = load_or_make_splits(tmp_path, ["a", "b", "c"])
+    assert sorted(s.val for s in splits) == [("a",), ("b",), ("c",)]
+    assert all(sorted((*s.train, *s.val)) == ["a", "b", "c"] for s in splits)
+    assert load_splits(tmp_path / "splits_final.json") == splits
