@@ -109,7 +109,7 @@ else
 fi
 
 if [ -z "${DEMO_DATA:-}" ]; then
-    say "Dice of the validation case that neither training has seen"
+    say "Dice of the one case that neither training has seen (seconds of training show how it goes, not how good it gets)"
     python scripts/show_dice.py "$nnUNet_results/Dataset${finetuning}_"*/{FromScratch,FineTuned}__*/fold_0
 fi
 

@@ -14,11 +14,13 @@ from nnunet_pt.training.recipe import DEFAULT
 
 PreTrained = replace(
     DEFAULT,
-    num_epochs=8,
+    num_epochs=6,
     iterations_per_epoch=25,
     validation_iterations_per_epoch=5,
+    optimizer="adamw",  # gets somewhere within a hundred steps
+    initial_lr=3e-3,
     oversample_foreground=0.66,
     seed=1,
 )
-FineTuned = replace(PreTrained, num_epochs=4, iterations_per_epoch=15, initial_lr=5e-3)
+FineTuned = replace(PreTrained, num_epochs=4, iterations_per_epoch=20, seed=2)
 FromScratch = FineTuned
