@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nnunet_pt.core.errors import TrainingError
 from nnunet_pt.core.settings import Launch
+from nnunet_pt.training.meeting_point import interruptible, meeting_host
 
 # Longer than a slow file system needs for a checkpoint, and than one case of the final validation takes
 TIMEOUT = timedelta(minutes=30)
@@ -87,18 +88,20 @@ def process_group(launch: Launch | None, device: torch.device) -> Iterator[Proce
         yield processes
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
+    host = meeting_host(launch)
     try:
-        dist.init_process_group(
-            backend,
-            init_method=f"tcp://{launch.address}:{launch.port}",
-            rank=launch.rank,
-            world_size=launch.world_size,
-            timeout=TIMEOUT,
-            device_id=device if device.type == "cuda" else None,
-        )
+        with interruptible():
+            dist.init_process_group(
+                backend,
+                init_method=f"tcp://{host}:{launch.port}",
+                rank=launch.rank,
+                world_size=launch.world_size,
+                timeout=TIMEOUT,
+                device_id=device if device.type == "cuda" else None,
+            )
     except (RuntimeError, ValueError) as error:
         raise TrainingError(
-            f"Process {launch.rank} of {launch.world_size} could not join the others at {launch.address}:"
+            f"Process {launch.rank} of {launch.world_size} could not join the others at {host}:"
             f"{launch.port} ({backend}).",
             found=str(error).splitlines()[0],
             remedy="check that all processes were started and that their machines reach each other; "
