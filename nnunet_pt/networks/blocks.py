@@ -74,6 +74,7 @@ class ConvUnit(nn.Module):
         self, settings: LayerSettings, channels: int, features: int, kernel: Sequence[int], stride: Sequence[int]
     ) -> None:
         super().__init__()
+        self.kernel = tuple(kernel)
         self.conv = settings.conv(channels, features, kernel, stride, bias=settings.conv_bias)
         self.dropout = settings.dropout.build() if settings.dropout else None
         self.norm = settings.norm.build(features) if settings.norm else None
@@ -84,7 +85,18 @@ class ConvUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B,C,*spatial) to (B,F,*spatial/stride)."""
-        return self.finish(self.conv(x))
+        return self.finish(self._convolved(x))
+
+    def _convolved(self, x: Tensor) -> Tensor:
+        # oneDNN's bfloat16 gradient of the weights is garbage if an axis is shorter than the kernel (torch 2.13,
+        # AVX512-BF16): it reads and writes memory that is not its own
+        small = any(n < k for n, k in zip(x.shape[2:], self.kernel, strict=True))
+        if small and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):
+                x = self.conv(x.float())
+        else:
+            x = self.conv(x)
+        return x
 
     def finish(self, x: Tensor) -> Tensor:
         """What follows the convolution."""

@@ -6,6 +6,7 @@ import fcntl
 import io
 import os
 import re
+import select
 import struct
 import sys
 import termios
@@ -149,7 +150,10 @@ def test_bar_needs_a_terminal_with_a_width(columns: int, drawn: str, monkeypatch
         with Progress(1, "Working") as bar:
             bar.advance()
         screen.flush()
-        assert drawn in os.read(seen.fileno(), 4096).decode()
+        text = ""
+        while drawn not in text and select.select([seen], [], [], 5.0)[0]:  # a terminal gives what is there so far
+            text += os.read(seen.fileno(), 4096).decode()
+        assert drawn in text
 
 
 @pytest.mark.parametrize(("total", "disable"), [(5, True), (0, False)])

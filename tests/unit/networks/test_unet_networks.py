@@ -276,3 +276,21 @@ def test_the_feature_map_size_counts_what_the_convolutions_of_a_network_produce(
             module.register_forward_hook(lambda _module, _inputs, output: produced.append(output[0].numel()))
     network(torch.randn(1, 1, *patch))
     assert sum(produced) == feature_map_size(architecture, patch, 3)
+
+
+@pytest.mark.parametrize(("shape", "stride"), [((2, 2, 3), 1), ((2, 4, 4), 1), ((3, 4, 1), 2), ((4, 4, 4), 1)])
+def test_gradients_in_bfloat16_are_right_where_an_axis_is_shorter_than_the_kernel(
+    shape: tuple[int, ...], stride: int
+) -> None:
+    torch.manual_seed(0)
+    unit = ConvUnit(LayerSettings(dimensions=3), 16, 16, (3, 3, 3), (stride,) * 3)
+    image = torch.randn(2, 16, *shape)
+    gradients = []
+    for mixed in (False, True):
+        unit.conv.weight.grad = None
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            output = unit(image).float()
+        (output * torch.linspace(-1, 1, output.numel()).view(output.shape)).sum().backward()
+        assert isinstance(unit.conv.weight.grad, torch.Tensor)
+        gradients.append(unit.conv.weight.grad)
+    assert float((gradients[0] - gradients[1]).norm() / gradients[0].norm()) < 0.02
