@@ -116,6 +116,10 @@ class PredictionError(NnunetError):
     """An image cannot be predicted, or its prediction cannot be evaluated."""
 
 
+class ArchiveError(NnunetError):
+    """A model archive cannot be made or installed: incomplete, damaged, dangerous, or something else."""
+
+
 class UnknownNameError(NnunetError):
     """A name that is not in a registry.
 

@@ -87,6 +87,25 @@ def atomic_path(path: Path, *, keep_ending: bool = True) -> Iterator[Path]:
             temporary.unlink()
 
 
+@contextlib.contextmanager
+def temporary_folder(parent: Path) -> Iterator[Path]:
+    """Yield a new hidden folder in ``parent``; it is gone with all that is in it when the block ends.
+
+    If the process is killed, :func:`remove_leftovers` removes it.
+
+    Raises:
+        StorageError: If the folder cannot be made.
+    """
+    make_folder(parent)
+    folder = parent / f"{_own_prefix()}{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        with storage_errors(parent):
+            folder.mkdir()
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _flush(path: Path) -> None:
     handle = os.open(path, os.O_RDWR)
     try:
@@ -187,17 +206,21 @@ def digest_of(value: Any) -> str:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete temporary files that a killed process left in ``folder``, but none that is being written now.
+    """Delete temporary files and folders that a killed process left in ``folder``, but none that is in use now.
 
-    A file is left over if its process does not exist any more; for processes of other machines, if it was not
+    They are left over if their process does not exist any more; for processes of other machines, if nothing was
     touched for ten minutes.
     """
     if not folder.is_dir():
         return
     for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
         with contextlib.suppress(FileNotFoundError):
-            if _is_leftover(path):
-                path.unlink(missing_ok=True)
+            if not _is_leftover(path):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
 
 
 def _own_prefix() -> str:
@@ -209,7 +232,8 @@ def _is_leftover(path: Path) -> bool:
     owner = path.name.removeprefix(_own_prefix()).partition("-")[0]
     if path.name.startswith(_own_prefix()) and owner.isdigit():
         return not _is_running(int(owner))
-    return time.time() - path.stat().st_mtime > LEFTOVER_AGE_S
+    touched = max(p.stat().st_mtime for p in (path, *path.rglob("*")))
+    return time.time() - touched > LEFTOVER_AGE_S
 
 
 def _is_running(pid: int) -> bool:

@@ -31,6 +31,7 @@ from nnunet_pt.core.files import (
     plain_json,
     read_json,
     remove_leftovers,
+    temporary_folder,
     write_bytes,
     write_json,
     write_text,
@@ -101,6 +102,36 @@ def test_killed_process_leaves_no_file_under_the_final_name(tmp_path: Path) -> N
     assert name.startswith(TEMPORARY_PREFIX)
     remove_leftovers(tmp_path)
     assert names(tmp_path) == []
+
+
+def test_temporary_folders_are_gone_at_the_end_or_with_the_leftovers(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="stop"), temporary_folder(tmp_path / "new") as folder:
+        (folder / "sub").mkdir()
+        (folder / "sub" / "file").write_text("x")
+        remove_leftovers(tmp_path / "new")
+        assert names(folder) == ["sub"]
+        raise ValueError("stop")
+    assert names(tmp_path / "new") == []
+    code = (
+        "import os, signal; from pathlib import Path; from nnunet_pt.core.files import temporary_folder\n"
+        f"with temporary_folder(Path({str(tmp_path)!r})) as t:\n"
+        "    (t / 'file').write_bytes(b'half'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    assert len(names(tmp_path)) == 2
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == ["new"]
+
+
+def test_folder_of_another_machine_is_in_use_while_anything_in_it_changes(tmp_path: Path) -> None:
+    folder = tmp_path / f"{TEMPORARY_PREFIX}0123-99-abc"
+    folder.mkdir()
+    (folder / "growing").touch()
+    for age_s, there in ((0, True), (3600, False)):
+        for path in (folder / "growing", folder):
+            os.utime(path, (time.time() - (age_s if path != folder else 3600),) * 2)
+        remove_leftovers(tmp_path)
+        assert folder.exists() == there
 
 
 def test_files_being_written_are_not_leftovers(tmp_path: Path) -> None:
