@@ -137,10 +137,11 @@ def _architecture(reader: ObjectReader) -> Architecture:
     inner = ObjectReader(reader.mapping("architecture"), reader.findings, f"{reader.place}.architecture")
     if not inner.data:
         return Architecture(network_class_name="", arch_kwargs={}, requires_import=())
+    by_name_alone = inner.data.get("arch_kwargs", {}) is None  # null, as plans for pre-trained networks have it
     return Architecture(
         network_class_name=inner.text("network_class_name"),
-        arch_kwargs=inner.mapping("arch_kwargs"),
-        requires_import=inner.texts("_kw_requires_import", default=()),
+        arch_kwargs={} if by_name_alone else inner.mapping("arch_kwargs"),
+        requires_import=() if by_name_alone else inner.texts("_kw_requires_import", default=()),
     )
 
 

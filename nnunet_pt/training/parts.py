@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from nnunet_pt.networks.build import build_network, named_architecture, with_batch_norm
+from nnunet_pt.networks.build import build_network
 from nnunet_pt.networks.precision import Precision
-from nnunet_pt.plans.plans import Architecture
+from nnunet_pt.networks.trainer_networks import TrainerNetwork
 from nnunet_pt.training.augmentation.base import Pipeline
 from nnunet_pt.training.batches import Batch
 from nnunet_pt.training.distributed import Processes
@@ -19,7 +19,6 @@ from nnunet_pt.training.monitor import Monitor
 from nnunet_pt.training.network import TrainedNetwork
 from nnunet_pt.training.patches import PatchSource
 from nnunet_pt.training.pipelines import load_patch_size
-from nnunet_pt.training.recipe import TrainingRecipe
 from nnunet_pt.training.sampling import PatchSampler, process_share
 from nnunet_pt.training.task import TrainingTask
 
@@ -53,20 +52,14 @@ class Parts:
     signals: StopSignals
 
 
-def architecture_of(planned: Architecture, recipe: TrainingRecipe) -> Architecture:
-    """The network of a training: the plans', unless the recipe names another one or changes it."""
-    if recipe.network is None:
-        return with_batch_norm(planned) if recipe.batch_norm else planned
-    return named_architecture(recipe.network)
-
-
 def network_of(task: TrainingTask, device: torch.device, processes: Processes) -> nn.Module:
     """The network of a training with its initial weights, on its device.
 
     The weights are drawn on the CPU, so that the same state of torch's generator gives the same ones for every device.
     """
+    changes = TrainerNetwork(network=task.recipe.network, batch_norm=task.recipe.batch_norm)
     network = build_network(
-        architecture_of(task.configuration.architecture, task.recipe),
+        changes.architecture(task.configuration.architecture),
         input_channels=task.input_channels,
         num_outputs=task.labels.num_segmentation_heads,
         deep_supervision=task.recipe.deep_supervision,

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from nnunet_pt.networks.trainer_networks import network_of_trainer
 from nnunet_pt.training.recipe import DEFAULT, TrainingRecipe
 
 _EPOCHS = (1, 5, 10, 20, 50, 100, 250, 500, 750, 2000, 4000, 8000)
@@ -73,8 +74,8 @@ _VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "nnUNetTrainerAdan3en4": {**_ADAN, "initial_lr": 3e-4},
     "nnUNetTrainerAdan1en1": {**_ADAN, "initial_lr": 1e-1},
     "nnUNetTrainerAdanCosAnneal": {**_ADAN, "schedule": "cosine"},
-    # network
-    "nnUNetTrainerBN": {"batch_norm": True},
+    # network; what else trainers change in it is in nnunet_pt.networks.trainer_networks
+    "nnUNetTrainerBN": {},
     "nnUNetTrainerNoDeepSupervision": {"deep_supervision": False},
     # sampling
     "nnUNetTrainer_probabilisticOversampling": {**_PROBABILISTIC, "oversample_as_fixed": True},
@@ -84,21 +85,11 @@ _VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "nnUNetTrainerBenchmark_5epochs": {"num_epochs": 5, "benchmark": True},
     "nnUNetTrainerBenchmark_5epochs_noDataLoading": {"num_epochs": 5, "benchmark": True, "synthetic_batch": True},
     # Primus, and the default trainer to compare it with
-    **{f"nnUNet_Primus_{size}_Trainer": {**_PRIMUS, "network": f"Primus{size}"} for size in "SBML"},
-    **{f"nnUNet_PrimusV2{size}_Trainer": {**_PRIMUS, "network": f"PrimusV2{size}"} for size in "SBML"},
-    **{f"nnUNet_PrimusV3{size}_Trainer": {**_PRIMUS, "network": f"PrimusV3{size}"} for size in "SBML"},
-    "nnUNet_Primus_M_Trainer_BS8": {**_PRIMUS, "network": "PrimusM", "batch_size": 8},
-    "nnUNet_Primus_M_Trainer_BS8_2e4": {**_PRIMUS, "network": "PrimusM", "batch_size": 8, "initial_lr": 2e-4},
+    **{f"nnUNet_Primus{version}{size}_Trainer": _PRIMUS for version in ("_", "V2", "V3") for size in "SBML"},
+    "nnUNet_Primus_M_Trainer_BS8": {**_PRIMUS, "batch_size": 8},
+    "nnUNet_Primus_M_Trainer_BS8_2e4": {**_PRIMUS, "batch_size": 8, "initial_lr": 2e-4},
     "nnUNet_Trainer_BS8": {"batch_size": 8},
-    **{
-        f"_Primus_{size}_{patch}_BS1": {
-            **_PRIMUS,
-            "network": f"Primus{size}",
-            "batch_size": 1,
-            "patch_size": (patch, patch, patch),
-        }
-        for size, patch in (("S", 96), ("B", 96), ("M", 96), ("L", 48))
-    },
+    **{f"_Primus_{kind}_BS1": {**_PRIMUS, "batch_size": 1} for kind in ("S_96", "B_96", "M_96", "L_48")},
 }
 
 
@@ -111,7 +102,15 @@ class BuiltInRecipes(Mapping[str, TrainingRecipe]):
         Raises:
             KeyError: If there is none.
         """
-        return replace(DEFAULT, name=name, **_VARIANTS[name])
+        variant, changes = _VARIANTS[name], network_of_trainer(name)
+        return replace(
+            DEFAULT,
+            name=name,
+            network=changes.network,
+            batch_norm=changes.batch_norm,
+            patch_size=changes.patch_size,
+            **variant,
+        )
 
     def __iter__(self) -> Iterator[str]:
         return iter(_VARIANTS)

@@ -19,10 +19,10 @@ from nnunet_pt.core.errors import CheckpointError, StorageError
 from nnunet_pt.core.files import plain_json
 from nnunet_pt.training.determinism import random_states, restore_random_states
 from nnunet_pt.training.snapshot import Scaler, copied
-from nnunet_pt.transfer.checkpoint import Checkpoint, read_checkpoint
+from nnunet_pt.transfer.checkpoint import OWN_KEY, Checkpoint, read_checkpoint
 from nnunet_pt.transfer.weights import bare_network, load_weights
 
-KEY = "nnunet_pt"
+KEY = OWN_KEY
 FORMAT = 1
 FINAL, LATEST, BEST = "checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth"
 _TELLING = ("momentum", "betas", "alpha", "rho")  # settings that some kinds of optimiser have and others do not

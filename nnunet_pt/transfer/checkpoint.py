@@ -24,6 +24,7 @@ from nnunet_pt.transfer.weights import listing, non_finite_tensors, strip_prefix
 
 __all__ = ["Checkpoint", "read_checkpoint", "read_weights", "strip_prefixes", "write_checkpoint"]
 
+OWN_KEY = "nnunet_pt"  # of what nnU-Net's checkpoints do not have
 NEEDED_INIT_ARGS = ("plans", "configuration", "fold", "dataset_json")
 _KNOWN = (
     "network_weights",
@@ -67,18 +68,19 @@ class Checkpoint:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-def read_checkpoint(path: Path, *, lazy: bool = False) -> Checkpoint:
+def read_checkpoint(path: Path, *, lazy: bool = False, check_sums: bool | None = None) -> Checkpoint:
     """Read a checkpoint of nnU-Net 2 or of this package.
 
     Args:
         path: The file.
         lazy: Do not read the tensors, see :func:`nnunet_pt.transfer.safe_load.load_file`.
+        check_sums: Compare checksums; None for unless ``lazy``.
 
     Raises:
         CheckpointError: If the file is missing, damaged, or something else.
         StorageError: If the file cannot be accessed.
     """
-    content = load_file(path, lazy=lazy)
+    content = load_file(path, lazy=lazy, check_sums=check_sums)
     _require_nnunet(path, content)
     axes = content.get("inference_allowed_mirroring_axes")
     best = content.get("_best_ema")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nnunet_pt.core.errors import CheckpointError
 from nnunet_pt.transfer.checkpoint import read_weights
-from nnunet_pt.transfer.weights import bare_network, listing, shape_text
+from nnunet_pt.transfer.weights import listing, shape_text, tensors_with_names
 
 SEGMENTATION_LAYERS = ".seg_layers."
 AUTHORITATIVE = ".all_modules."  # blocks compute with these; other names of the same tensor can be out of date
@@ -55,7 +55,7 @@ def load_pretrained_weights(network: nn.Module, path: Path) -> TransferReport:
     weights = read_weights(path)
     chosen: list[tuple[str, Tensor, Tensor]] = []
     differences, left = [], []
-    for names, tensor in _tensors_with_names(network):
+    for names, tensor in tensors_with_names(network):
         if any(SEGMENTATION_LAYERS in name for name in names):
             left.append(names[0])
             continue
@@ -75,14 +75,6 @@ def load_pretrained_weights(network: nn.Module, path: Path) -> TransferReport:
         for _, tensor, source in chosen:
             tensor.copy_(source)
     return TransferReport(source=path, transferred=tuple(name for name, _, _ in chosen), left=tuple(left))
-
-
-def _tensors_with_names(network: nn.Module) -> list[tuple[list[str], Tensor]]:
-    """Each parameter and buffer of the network with all of its names."""
-    groups: dict[int, tuple[list[str], Tensor]] = {}
-    for name, tensor in bare_network(network).state_dict(keep_vars=True).items():
-        groups.setdefault(id(tensor), ([], tensor))[0].append(name)
-    return list(groups.values())
 
 
 def _source_of(names: list[str], weights: Mapping[str, Tensor]) -> Tensor | None:

@@ -93,7 +93,7 @@ _ALLOWED: list[Any] = [
 ]
 
 
-def load_file(path: Path, *, lazy: bool = False) -> Any:
+def load_file(path: Path, *, lazy: bool = False, check_sums: bool | None = None) -> Any:
     """Content of a file written by ``torch.save``; tensors are on the CPU, numpy numbers become Python numbers.
 
     Args:
@@ -101,12 +101,14 @@ def load_file(path: Path, *, lazy: bool = False) -> Any:
         lazy: Map the tensors into memory instead of reading them, and do not compare checksums. For questions about
             the other content: fast for files of any size. The tensors must not be used for long, since they are gone
             when the file is overwritten.
+        check_sums: Compare checksums; None for unless ``lazy``. With ``lazy`` for callers that copy a part of the
+            tensors, which are sound then.
 
     Raises:
         CheckpointError: If the file is missing, truncated, damaged, something else, or asks for code to be executed.
         StorageError: If the file cannot be accessed.
     """
-    mapped = _looks_sound(path, check_sums=not lazy) and lazy
+    mapped = _looks_sound(path, check_sums=not lazy if check_sums is None else check_sums) and lazy
     try:
         with torch.serialization.safe_globals(_ALLOWED), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # about pickle protocols that are then refused

@@ -72,8 +72,24 @@ def _is_finite(tensor: Tensor) -> bool:
     return bool(torch.isfinite(total)) or bool(torch.isfinite(tensor).all())
 
 
-def load_weights(network: nn.Module, weights: Mapping[str, Tensor], source: Path) -> None:
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor], source: Path, *, share: bool = False) -> None:
     """Give a network the weights of a checkpoint; names and shapes must be equal.
+
+    Args:
+        network: The network; wrappers of torch.compile and DistributedDataParallel are looked through.
+        weights: Name to tensor.
+        source: The checkpoint's file, for the error message.
+        share: Let the network use these very tensors, which saves the memory and time for copies.
+
+    Raises:
+        CheckpointError: If the weights belong to another network. The network is not changed then.
+    """
+    check_weights(network, weights, source)
+    bare_network(network).load_state_dict(strip_prefixes(weights), assign=share)
+
+
+def check_weights(network: nn.Module, weights: Mapping[str, Tensor], source: Path) -> None:
+    """Compare the names and shapes of weights with those of a network.
 
     Args:
         network: The network; wrappers of torch.compile and DistributedDataParallel are looked through.
@@ -81,7 +97,7 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], source: Path
         source: The checkpoint's file, for the error message.
 
     Raises:
-        CheckpointError: If the weights belong to another network. The network is not changed then.
+        CheckpointError: If the weights belong to another network.
     """
     own = bare_network(network).state_dict()
     given = strip_prefixes(weights)
@@ -98,7 +114,14 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], source: Path
             expected=f"the {len(own)} tensors of this network",
             remedy="use the plans, configuration and trainer that the checkpoint was made with",
         )
-    bare_network(network).load_state_dict(given)
+
+
+def tensors_with_names(network: nn.Module) -> list[tuple[list[str], Tensor]]:
+    """Each parameter and buffer of a network once, with all of its names."""
+    groups: dict[int, tuple[list[str], Tensor]] = {}
+    for name, tensor in bare_network(network).state_dict(keep_vars=True).items():
+        groups.setdefault(id(tensor), ([], tensor))[0].append(name)
+    return list(groups.values())
 
 
 def shape_text(tensor: Tensor | None) -> str:
