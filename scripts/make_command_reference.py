@@ -18,6 +18,8 @@ MODULES = (
     "plan_experiment",
     "preprocess",
     "train",
+    "predict",
+    "predict_from_modelfolder",
     "move_plans_between_datasets",
     "convert_msd_dataset",
     "convert_old_nnunet_dataset",
@@ -39,14 +41,15 @@ others reject them. In what follows, `N+` stands for one or several values.
 | 0 | done |
 | 1 | a problem with the data or the machine; the message says which, and what to do |
 | 2 | wrong arguments |
+| 3 | some images could not be predicted; the others are, and the messages and `prediction_report.json` say why |
 | 70 | a bug in nnunet_pt |
 | 130 | stopped with Ctrl-C |
 | 141 | the reader of the output went away |
 | 143 | terminated (SIGTERM, as SLURM sends it before the wall-time limit) |
 
 A training that ends with 130 or 143 has saved its state, unless its message says otherwise: the same command with `--c`
-continues. The other commands continue when they are simply run again. Messages go to standard output, errors and
-progress to standard error.
+continues. A prediction continues with `--continue_prediction`, the other commands when they are simply run again.
+Messages go to standard output, errors and progress to standard error.
 """
 
 

@@ -1,7 +1,8 @@
 """How every command runs: parse, execute, say what was written, turn any failure into a message and an exit status.
 
-Exit statuses: 0 done, 1 a problem with the data or the machine, 2 wrong arguments, 70 a bug of ours, 130 stopped by
-Ctrl-C, 141 the reader of our output went away, 143 terminated (SIGTERM, for example by SLURM).
+Exit statuses: 0 done, 1 a problem with the data or the machine, 2 wrong arguments, 3 some images could not be
+predicted (the others are), 70 a bug of ours, 130 stopped by Ctrl-C, 141 the reader of our output went away,
+143 terminated (SIGTERM, for example by SLURM).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
@@ -25,10 +26,12 @@ from nnunet_pt.core.errors import NnunetError
 if TYPE_CHECKING:
     from nnunet_pt.core.workers import CaseFailure
 
+EXIT_SOME_FAILED = 3
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 EXIT_TERMINATED = 143
+RUN_AGAIN = "Run the same command again to continue."
 
 
 class CaseResult(Protocol):
@@ -49,10 +52,14 @@ class Outcome:
     Attributes:
         summaries: What was written and where, one text for each dataset.
         failures: Cases that failed while the others were finished; the summaries say why.
+        failure_status: Exit status if there are any.
+        failure_remedy: What to do then.
     """
 
     summaries: tuple[str, ...]
     failures: tuple[str, ...] = ()
+    failure_status: int = 1
+    failure_remedy: str = "correct these cases and run the same command again; finished cases are not done again"
 
     @classmethod
     def of(cls, results: Iterable[CaseResult]) -> Outcome:
@@ -63,7 +70,7 @@ class Outcome:
 
     def __add__(self, other: Outcome) -> Outcome:
         """What two steps did."""
-        return Outcome(summaries=self.summaries + other.summaries, failures=self.failures + other.failures)
+        return replace(self, summaries=self.summaries + other.summaries, failures=self.failures + other.failures)
 
 
 class _Terminated(BaseException):
@@ -76,6 +83,7 @@ def run(
     argv: Sequence[str] | None = None,
     *,
     ignore_unknown: bool = False,
+    to_continue: str = RUN_AGAIN,
 ) -> int:
     """Run one command from its arguments to its exit status.
 
@@ -84,6 +92,7 @@ def run(
         command: Does the work.
         argv: Arguments; those of this process by default.
         ignore_unknown: Name unknown arguments and go on, as nnU-Net does for some commands.
+        to_continue: What to do after an interruption.
 
     Returns:
         The exit status.
@@ -106,9 +115,9 @@ def run(
     except NnunetError as error:
         return _report(f"Error: {error}", error.exit_status, args.verbose)
     except KeyboardInterrupt:
-        return _report("Stopped. Run the same command again to continue.", EXIT_INTERRUPTED, args.verbose)
+        return _report(f"Stopped. {to_continue}", EXIT_INTERRUPTED, args.verbose)
     except _Terminated:
-        return _report("Terminated. Run the same command again to continue.", EXIT_TERMINATED, args.verbose)
+        return _report(f"Terminated. {to_continue}", EXIT_TERMINATED, args.verbose)
     except Exception as error:
         hint = "" if args.verbose else "\n  Run it again with --verbose and report what it prints."
         return _report(f"This is a bug in nnunet_pt: {type(error).__name__}: {error}{hint}", EXIT_BUG, args.verbose)
@@ -124,11 +133,13 @@ def _execute(command: Callable[[Namespace], Outcome], args: Namespace) -> None:
     if outcome.summaries:  # a process that only helped has none
         get_logger().info(f"{verb} {took}:{separator}" + "\n".join(outcome.summaries))
     if outcome.failures:
-        raise NnunetError(
+        error = NnunetError(
             f"{len(set(outcome.failures))} case(s) failed: {', '.join(dict.fromkeys(outcome.failures))}. "
             "The others are finished.",
-            remedy="correct these cases and run the same command again; finished cases are not done again",
+            remedy=outcome.failure_remedy,
         )
+        error.exit_status = outcome.failure_status
+        raise error
 
 
 def _flush_output() -> None:

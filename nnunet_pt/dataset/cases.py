@@ -142,7 +142,7 @@ def cases_in_folder(folder: Path, file_ending: str, num_channels: int | None) ->
     Raises:
         DatasetError: As for :func:`training_cases`.
     """
-    discovery = _discover(folder, file_ending, num_channels)
+    discovery = discover_images(files_in(folder), file_ending, num_channels)
     _raise_for(discovery, folder)
     if not discovery.cases:
         raise _no_cases(folder, file_ending)
@@ -159,7 +159,7 @@ def discover_training_cases(raw_dataset_folder: Path, description: DatasetDescri
         return _explicit_cases(raw_dataset_folder, description)
     labels_folder = raw_dataset_folder / LABELS_FOLDER
     ending = description.file_ending
-    found = _discover(raw_dataset_folder / IMAGES_FOLDER, ending, description.num_channels)
+    found = discover_images(files_in(raw_dataset_folder / IMAGES_FOLDER), ending, description.num_channels)
     labels = {name[: -len(ending)] for name in _file_names(labels_folder) if name.endswith(ending)}
     images = {case.identifier: case.images for case in found.cases}
     known = sorted({*images, *found.missing})
@@ -189,15 +189,32 @@ def unrelated_files(raw_dataset_folder: Path, file_ending: str) -> tuple[Path, .
     )
 
 
-def _discover(folder: Path, ending: str, num_channels: int | None) -> Discovery:
-    channels: dict[str, dict[int, str]] = {}
+def files_in(folder: Path) -> list[Path]:
+    """What is in a folder, but nothing hidden.
+
+    Raises:
+        DatasetError: If there is no such folder.
+        StorageError: If it cannot be read.
+    """
+    return [folder / name for name in _file_names(folder)]
+
+
+def discover_images(paths: Iterable[Path], file_ending: str, num_channels: int | None) -> Discovery:
+    """Which images belong to which case, complete or not.
+
+    Args:
+        paths: Images ``<case>_<4-digit channel><ending>``, and other files. No two have the same name.
+        file_ending: With its dot.
+        num_channels: Expected number of channels, ``None`` to accept what is there.
+    """
+    channels: dict[str, dict[int, Path]] = {}
     foreign: list[Path] = []
-    pattern = re.compile(f"(.+)_([0-9]{{4}}){re.escape(ending)}", re.DOTALL)
-    for name in _file_names(folder):
-        if match := pattern.fullmatch(name):
-            channels.setdefault(match[1], {})[int(match[2])] = name
-        elif name.endswith(ending):
-            foreign.append(folder / name)
+    pattern = re.compile(f"(.+)_([0-9]{{4}}){re.escape(file_ending)}", re.DOTALL)
+    for path in paths:
+        if match := pattern.fullmatch(path.name):
+            channels.setdefault(match[1], {})[int(match[2])] = path
+        elif path.name.endswith(file_ending):
+            foreign.append(path)
     # The channels that any case has: a dataset may keep several channels in one file, but then all cases do.
     seen = {channel for files in channels.values() for channel in files}
     allowed = set(range(num_channels if num_channels is not None else len(seen)))
@@ -205,14 +222,15 @@ def _discover(folder: Path, ending: str, num_channels: int | None) -> Discovery:
     cases: list[Case] = []
     missing: dict[str, str] = {}
     for identifier, files in sorted(channels.items()):
-        absent = [f"{identifier}_{c:04d}{ending}" for c in expected if c not in files]
-        surplus = [files[c] for c in sorted(files) if c not in allowed]
+        absent = [f"{identifier}_{c:04d}{file_ending}" for c in expected if c not in files]
+        surplus = [files[c].name for c in sorted(files) if c not in allowed]
         if absent:
+            folder = next(iter(files.values())).parent
             missing[identifier] = f"no image {', '.join(absent)} in {folder.name}"
         elif surplus and num_channels is not None:
             missing[identifier] = f"more images than the {num_channels} channels: {', '.join(surplus)}"
         else:
-            images = tuple(folder / files[c] for c in sorted(files))
+            images = tuple(files[c] for c in sorted(files))
             cases.append(Case(identifier=identifier, images=images, label=None))
     return Discovery(cases=tuple(cases), missing=missing, foreign=tuple(sorted(foreign)))
 

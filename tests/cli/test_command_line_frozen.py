@@ -88,6 +88,51 @@ FROZEN = {
         --verbose flag
         --no_pbar flag
     """,
+    "predict": """
+        -i Path+ required
+        -o Path required
+        -d dataset_reference required
+        -p str = nnUNetPlans
+        -tr str = nnUNetTrainer
+        -c str required
+        -f fold+ = [0, 1, 2, 3, 4]
+        -step_size _share = 0.5
+        --disable_tta flag
+        --verbose flag
+        --save_probabilities flag
+        --continue_prediction flag
+        -chk str = checkpoint_final.pth
+        -prev_stage_predictions Path
+        -npp natural
+        -nps natural
+        -num_parts positive_integer = 1
+        -part_id natural = 0
+        -device str
+        --disable_progress_bar flag
+        --not_on_device flag
+        -precision str = auto
+        --keep_orientation flag
+    """,
+    "predict_from_modelfolder": """
+        -i Path+ required
+        -o Path required
+        -m Path required
+        -f fold+ = [0, 1, 2, 3, 4]
+        -step_size _share = 0.5
+        --disable_tta flag
+        --verbose flag
+        --save_probabilities flag
+        --continue_prediction,--c flag
+        -chk str = checkpoint_final.pth
+        -prev_stage_predictions Path
+        -npp natural = 3
+        -nps natural = 3
+        -device str
+        --disable_progress_bar flag
+        --not_on_device flag
+        -precision str = auto
+        --keep_orientation flag
+    """,
     "move_plans_between_datasets": """
         -s dataset_reference required
         -t dataset_reference required
@@ -117,6 +162,8 @@ COMMANDS = {
     "nnUNetv2_plan_experiment": "plan_experiment",
     "nnUNetv2_preprocess": "preprocess",
     "nnUNetv2_train": "train",
+    "nnUNetv2_predict": "predict",
+    "nnUNetv2_predict_from_modelfolder": "predict_from_modelfolder",
     "nnUNetv2_move_plans_between_datasets": "move_plans_between_datasets",
     "nnUNetv2_convert_MSD_dataset": "convert_msd_dataset",
     "nnUNetv2_convert_old_nnUNet_dataset": "convert_old_nnunet_dataset",
