@@ -1,0 +1,153 @@
+"""Whether unpacked files are what their names say, and hold nothing that could be executed."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from nnunet_pt.core.errors import ArchiveError, NnunetError
+from nnunet_pt.core.files import read_json
+from nnunet_pt.dataset.cases import shortened
+from nnunet_pt.dataset.description import DatasetDescription
+from nnunet_pt.plans.plans import Plans
+from nnunet_pt.sharing import layout
+from nnunet_pt.sharing.layout import Kind
+
+_POSTPROCESSING = ("remove_all_but_largest_component_from_segmentation", "apply_postprocessing")
+
+
+def check_file(path: Path, kind: Kind) -> None:
+    """Look into one file.
+
+    Args:
+        path: The file, under its own name.
+        kind: What it is.
+
+    Raises:
+        NnunetError: If it is damaged, something else, or asks for code to be executed.
+    """
+    if kind is Kind.CHECKPOINT:
+        from nnunet_pt.transfer.checkpoint import read_checkpoint
+
+        _refuse_packed(path)
+        read_checkpoint(path, lazy=True)
+    elif kind is Kind.PICKLE:
+        _check_postprocessing(path)
+    elif path.suffix == ".json":
+        try:
+            read_json(path)
+        except (ValueError, RecursionError) as error:
+            raise ArchiveError(f"{path} is not a JSON file that can be read.", found=str(error)) from error
+
+
+def _refuse_packed(path: Path) -> None:
+    """torch never packs what it saves; a packed checkpoint could unpack to any size in memory."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            packed = [info.filename for info in archive.infolist() if info.compress_type != zipfile.ZIP_STORED]
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return  # the reader of checkpoints says what is wrong
+    if packed:
+        raise ArchiveError(f"The checkpoint {path} is packed once more.", found=shortened(packed))
+
+
+def check_model(folder: Path) -> None:
+    """Plans, dataset description and checkpoints are there and belong together.
+
+    Raises:
+        NnunetError: If not.
+    """
+    configuration = layout.split_model_name(folder.name)[2]
+    needed = [name for name in (layout.PLANS_FILE, layout.DATASET_FILE) if not (folder / name).is_file()]
+    if not checkpoints(folder):
+        needed.append("fold_X/checkpoint_final.pth")
+    if needed:
+        raise ArchiveError(f"The model {folder} is incomplete.", found=f"missing: {', '.join(needed)}")
+    Plans.load(folder / layout.PLANS_FILE).configuration(configuration)
+    DatasetDescription.load(folder / layout.DATASET_FILE)
+
+
+def checkpoints(model: Path) -> dict[str, list[str]]:
+    """Names of the checkpoints of a model folder, and the folds that have them."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(model.glob("fold_*/*.pth")):
+        found.setdefault(path.name, []).append(path.parent.name.removeprefix("fold_"))
+    return found
+
+
+def predict_commands(dataset: str, model: Path) -> list[str]:
+    """The command lines that predict with a model, one for each name of checkpoints."""
+    trainer, plans, configuration = layout.split_model_name(model.name)
+    words = ["nnUNetv2_predict", f"-d {dataset}", "-i INPUT_FOLDER", "-o OUTPUT_FOLDER", f"-c {configuration}"]
+    words += [f"-tr {trainer}"] * (trainer != "nnUNetTrainer") + [f"-p {plans}"] * (plans != "nnUNetPlans")
+    if Plans.load(model / layout.PLANS_FILE).configuration(configuration).previous_stage is not None:
+        words.append("-prev_stage_predictions FOLDER")
+    found = checkpoints(model)
+    names = ["checkpoint_final.pth"] if "checkpoint_final.pth" in found else list(found)
+    chosen = [f" -chk {name}" * (name != "checkpoint_final.pth") for name in names]
+    return [f"{' '.join(words)} -f {' '.join(found[name])}{choice}" for name, choice in zip(names, chosen, strict=True)]
+
+
+def check_content(
+    archive: Path, files: Sequence[tuple[Path, Kind]], models: Sequence[Path], stagings: Sequence[Path]
+) -> None:
+    """Look into all unpacked files.
+
+    Args:
+        archive: Where they come from, for the message.
+        files: Path and kind of each file.
+        models: The model folders.
+        stagings: Folders whose names do not matter to the user.
+
+    Raises:
+        ArchiveError: With all findings.
+    """
+    findings = []
+    checks = [partial(check_file, path, kind) for path, kind in files] + [partial(check_model, m) for m in models]
+    for check in checks:
+        try:
+            check()
+        except NnunetError as error:
+            findings.append(error.problem + (f" Found: {error.found}" if error.found is not None else ""))
+    if findings:
+        text = shortened(findings)
+        for staging in stagings:
+            text = text.replace(f"{staging}/", "")
+        raise ArchiveError(
+            f"The archive {archive} was refused. Nothing of it was installed.",
+            found=text,
+            expected="complete models, made of data only",
+            remedy="do not use this archive; ask its maker",
+        )
+
+
+class _Name:
+    """Stands in for a function of nnU-Net: cannot be called."""
+
+    __slots__ = ()
+
+
+class _Reader(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if name in _POSTPROCESSING and module.startswith("nnunetv2.postprocessing."):
+            return _Name()
+        raise pickle.UnpicklingError(f"a request for {module}.{name}")
+
+
+def _check_postprocessing(path: Path) -> None:
+    """nnU-Net's pickle: a list of its functions, and a list of their arguments."""
+    try:
+        with path.open("rb") as file:
+            functions, arguments = _Reader(file).load()
+        sound = all(isinstance(f, _Name) for f in functions) and len(functions) == len(arguments)
+        found = "other content"
+    except Exception as error:  # damaged pickles fail in every way there is
+        sound, found = False, str(error)
+    if not sound:
+        raise ArchiveError(f"{path} is not nnU-Net's postprocessing; nothing of it was executed.", found=found)
