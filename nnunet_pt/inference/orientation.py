@@ -7,7 +7,7 @@ the patient, of Left and Right, Anterior and Posterior, Superior and Inferior, i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
@@ -37,7 +37,10 @@ def orientation_of(properties: Mapping[str, Any]) -> str | None:
         Three letters, for example "SPL" for most CT images; None for images that have no geometry in space (PNG, TIFF,
         2D images) or an unusable one.
     """
-    axes_lps = _array_axes(properties)
+    try:
+        axes_lps = _array_axes(properties)
+    except (AttributeError, KeyError, TypeError, ValueError):  # of files that something else wrote
+        return None
     if axes_lps is None or not np.isfinite(axes_lps).all():
         return None
     lengths = np.linalg.norm(axes_lps, axis=0)
@@ -117,12 +120,12 @@ class Reorientation:
         """Turn an array (x, y, z) or (c, x, y, z); the result is a view, whose strides may be negative."""
         lead = array.ndim - 3
         turned = array.transpose(*range(lead), *(axis + lead for axis in self.order))
-        return turned[(slice(None),) * lead + self._slices(self.flipped)]
+        return turned[(..., *self._steps())]
 
     def undo(self, array: NDArray[Any]) -> NDArray[Any]:
         """Turn an array (x, y, z) or (c, x, y, z) back; the result is a view, whose strides may be negative."""
         lead = array.ndim - 3
-        straight = array[(slice(None),) * lead + self._slices(self.flipped)]
+        straight = array[(..., *self._steps())]
         return straight.transpose(*range(lead), *(self.order.index(axis) + lead for axis in range(3)))
 
     def properties(self, properties: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,9 +135,8 @@ class Reorientation:
         """
         return {**properties, "spacing": [properties["spacing"][axis] for axis in self.order]}
 
-    @staticmethod
-    def _slices(flipped: Iterable[bool]) -> tuple[slice, ...]:
-        return tuple(slice(None, None, -1) if flip else slice(None) for flip in flipped)
+    def _steps(self) -> tuple[slice, ...]:
+        return tuple(slice(None, None, -1 if flip else None) for flip in self.flipped)
 
 
 def is_orientation(code: object) -> bool:
@@ -144,22 +146,6 @@ def is_orientation(code: object) -> bool:
 
 def _pair(letter: str) -> int:
     return next((i for i, pair in enumerate(_PAIRS) if letter in pair), -1)
-
-
-def common_orientation(cases: Iterable[Mapping[str, Any]]) -> tuple[set[str | None], int]:
-    """The orientations of cases, and how many cases there are.
-
-    Args:
-        cases: The properties of each case. They are not looked at any more when two orientations were found.
-    """
-    found: set[str | None] = set()
-    number = 0
-    for properties in cases:
-        found.add(orientation_of(properties))
-        number += 1
-        if len(found) > 1:
-            break
-    return found, number
 
 
 def record_orientation(model_folder: Path, orientation: str, num_cases: int) -> None:

@@ -5,14 +5,21 @@ from __future__ import annotations
 import shutil
 import socket
 import time
+from collections import Counter
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from nnunet_pt.core.console import get_logger
+from nnunet_pt.core.errors import NnunetError
 from nnunet_pt.core.files import copy_file, make_folder, read_json, write_json
+from nnunet_pt.inference.model_files import FOLD_PREFIX, checkpoints_of_folds
+from nnunet_pt.inference.orientation import ORIENTATION_FILE, orientation_of, read_orientation, record_orientation
 from nnunet_pt.networks.precision import Precision
+from nnunet_pt.preprocessing.store import load_properties
 from nnunet_pt.training.debug_file import write_debug_file
 from nnunet_pt.training.distributed import Processes
 from nnunet_pt.training.history import History
@@ -21,11 +28,14 @@ from nnunet_pt.training.task import RECIPE_FILE, TrainingTask
 
 _log = get_logger(__name__)
 
+_CASES_LOOKED_AT = 50
+
 
 def write_model_files(task: TrainingTask, *, device: torch.device, precision: Precision, processes: Processes) -> None:
-    """Plans, dataset description and fingerprint for the model; recipe and ``debug.json`` for the fold."""
+    """Plans, dataset, fingerprint and orientation for the model; recipe and ``debug.json`` for the fold."""
     write_json(task.model_folder / "dataset.json", task.dataset_json)
-    write_json(task.model_folder / "plans.json", task.plans.to_json())
+    write_json(task.model_folder / "plans.json", _plans_as_trained(task))
+    _record_orientation(task)
     fingerprint = task.dataset_folder / "dataset_fingerprint.json"
     if fingerprint.is_file():
         copy_file(fingerprint, task.model_folder / fingerprint.name)
@@ -53,6 +63,53 @@ def write_model_files(task: TrainingTask, *, device: torch.device, precision: Pr
             "preprocessed_dataset_folder": task.data_folder,
         },
     )
+
+
+def _plans_as_trained(task: TrainingTask) -> dict[str, Any]:
+    """The plans with the recipe's batch and patch size, which nnU-Net needs to predict with the model."""
+    plans = task.plans.to_json()
+    sizes = {"batch_size": task.recipe.batch_size, "patch_size": task.recipe.patch_size}
+    plans["configurations"][task.configuration.name] |= {key: size for key, size in sizes.items() if size is not None}
+    return plans
+
+
+def _record_orientation(task: TrainingTask) -> None:
+    """Write down how the training images lie in their arrays, if all that are looked at lie alike.
+
+    The record is for all folds, so all preprocessed cases are looked at, not those of the fold. If other folds were
+    trained with images that lay in another way, there is no record.
+    """
+    folder = task.model_folder
+    try:
+        recorded = read_orientation(folder)
+    except NnunetError:  # a damaged record is made anew
+        recorded = None
+    if recorded is not None and task.request.continue_training:
+        return
+    found = Counter(_orientations(task.data_folder))
+    checkpoints = checkpoints_of_folds(folder)
+    if any(files for fold, files in checkpoints.items() if f"{FOLD_PREFIX}{fold}" != task.output_folder.name):
+        found.update([recorded] if recorded else [])
+    if len(found) > 1:
+        (folder / ORIENTATION_FILE).unlink(missing_ok=True)
+        _log.info(
+            "The training images do not all lie alike in their arrays (%s), so no orientation is recorded: prediction "
+            "will leave images as they lie.",
+            ", ".join(sorted(str(orientation or "unknown") for orientation in found)),
+        )
+    elif orientation := next(iter(found), None):
+        record_orientation(folder, orientation, found[orientation])
+
+
+def _orientations(folder: Path) -> Iterator[str | None]:
+    """The orientations of preprocessed cases, spread evenly over all of them."""
+    files = sorted(folder.glob("*.pkl"))
+    number = min(len(files), _CASES_LOOKED_AT)
+    for i in range(number):
+        try:
+            yield orientation_of(load_properties(files[i * len(files) // number]))
+        except NnunetError:  # training will name what is damaged if it needs it
+            continue
 
 
 def set_aside(folder: Path) -> None:
