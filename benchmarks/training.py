@@ -114,6 +114,7 @@ def measure_ours(args: argparse.Namespace) -> dict[str, float]:
     import torch
 
     from nnunet_pt.core.settings import Workspace
+    from nnunet_pt.networks.device import choose_device
     from nnunet_pt.training.distributed import Processes
     from nnunet_pt.training.history import History
     from nnunet_pt.training.interruption import StopSignals
@@ -121,7 +122,6 @@ def measure_ours(args: argparse.Namespace) -> dict[str, float]:
     from nnunet_pt.training.parts import network_of
     from nnunet_pt.training.process import TrainingProcess
     from nnunet_pt.training.recipe import DEFAULT, with_overrides
-    from nnunet_pt.training.run import choose_device
     from nnunet_pt.training.task import TrainRequest, prepare
     from nnunet_pt.training.trainer import Trainer
 

@@ -25,6 +25,8 @@ Logits = NDArray[Any]
 
 PROBABILITIES_KEY = "probabilities"
 _STREAMED = "resample_data_or_seg_to_shape"
+# The sigmoid of a smaller logit is 0.5 in float32, which is not more than 0.5
+_EVEN = 2.0**-23
 # Of zlib's levels; nnU-Net's level 6 takes nearly twice as long to make the file 1 % smaller
 _ZIP_LEVEL = 1
 
@@ -102,7 +104,7 @@ def resampled_segmentation(logits_cxyz: Logits, grid: Regridding, labels: Labels
     result = np.zeros(grid.shape, label_type(labels))
     if labels.has_regions:
         for logits, value in zip(grid.channels(logits_cxyz), labels.regions_class_order or (), strict=True):
-            result[logits > 0] = value  # where the sigmoid exceeds 0.5
+            result[logits > _EVEN] = value
         return result
     kwargs = {k: v for k, v in grid.spec.kwargs.items() if k != "is_seg"}
     if logits_cxyz.shape[1:] == grid.shape:
@@ -169,6 +171,73 @@ def uncropped(
     return result.transpose(*range(lead), *(a + lead for a in plans.transpose_backward))
 
 
+def segmented(
+    logits_cxyz: Logits,
+    properties: Mapping[str, Any],
+    *,
+    plans: Plans,
+    configuration: Configuration,
+    labels: Labels,
+    probabilities: bool = False,
+    threads: int = 1,
+) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
+    """The segmentation of a case in the geometry in which its image was preprocessed, and its probabilities if wanted.
+
+    Args:
+        logits_cxyz: Network output on the configuration's grid.
+        properties: What preprocessing noted about the case.
+        plans: The plans.
+        configuration: The configuration that was predicted with.
+        labels: The labels of the dataset.
+        probabilities: Give probabilities, too; takes memory for all classes on the grid of the image.
+        threads: Number of threads.
+
+    Returns:
+        Segmentation (x, y, z), uint8 or uint16; probabilities float32 (classes or regions, x, y, z), or None.
+    """
+    grid = to_original_grid(properties, plans, configuration, threads=threads)
+    if not probabilities:
+        return uncropped(resampled_segmentation(logits_cxyz, grid, labels), properties, plans), None
+    resampled = grid.resample(logits_cxyz)
+    segmentation = labels.logits_to_segmentation(resampled).astype(label_type(labels))
+    shares = to_probabilities(resampled, labels)
+    del resampled
+    outside = [0.0] * len(shares) if labels.has_regions else [1.0] + [0.0] * (len(shares) - 1)
+    return uncropped(segmentation, properties, plans), uncropped(shares, properties, plans, background=outside)
+
+
+def write_prediction(
+    segmentation_xyz: NDArray[Any],
+    probabilities_cxyz: NDArray[np.float32] | None,
+    properties: Mapping[str, Any],
+    *,
+    reader_writer: ImageReaderWriter,
+    output: Path,
+    file_ending: str,
+) -> None:
+    """Write the segmentation of a case, and before it its probabilities if there are any.
+
+    Each file is complete or absent.
+
+    Args:
+        segmentation_xyz: Labels in the geometry of the image.
+        probabilities_cxyz: Written as ``<output>.npz`` (float32, key "probabilities"), the properties beside it as
+            ``<output>.pkl``.
+        properties: What reader and preprocessing noted about the case.
+        reader_writer: Writes the segmentation.
+        output: Path of the segmentation without its ending.
+        file_ending: Ending of the segmentation, with the dot.
+
+    Raises:
+        StorageError: If a file cannot be written.
+        ImageError: If the format cannot hold the labels.
+    """
+    if probabilities_cxyz is not None:
+        write_probabilities(Path(f"{output}.npz"), probabilities_cxyz)
+        write_bytes(Path(f"{output}.pkl"), pickle.dumps(dict(properties), protocol=4))
+    reader_writer.write_segmentation(segmentation_xyz, Path(f"{output}{file_ending}"), properties)
+
+
 def export_prediction(
     logits_cxyz: Logits,
     properties: Mapping[str, Any],
@@ -182,39 +251,19 @@ def export_prediction(
     save_probabilities: bool = False,
     threads: int = 1,
 ) -> None:
-    """Write the segmentation of a case, and its probabilities if wanted. Each file is complete or absent.
-
-    Args:
-        logits_cxyz: Network output on the configuration's grid.
-        properties: What reader and preprocessing noted about the case.
-        plans: The plans.
-        configuration: The configuration that was predicted with.
-        labels: The labels of the dataset.
-        reader_writer: Writes the segmentation.
-        output: Path of the segmentation without its ending.
-        file_ending: Ending of the segmentation, with the dot.
-        save_probabilities: Write ``<output>.npz`` (float32, key "probabilities") and ``<output>.pkl`` (properties),
-            too.
-        threads: Number of threads.
-
-    Raises:
-        StorageError: If a file cannot be written.
-        ImageError: If the format cannot hold the labels.
-    """
-    grid = to_original_grid(properties, plans, configuration, threads=threads)
-    if save_probabilities:
-        resampled = grid.resample(logits_cxyz)
-        segmentation = labels.logits_to_segmentation(resampled).astype(label_type(labels))
-        probabilities = to_probabilities(resampled, labels)
-        del resampled
-        outside = [0.0] * len(probabilities) if labels.has_regions else [1.0] + [0.0] * (len(probabilities) - 1)
-        write_probabilities(Path(f"{output}.npz"), uncropped(probabilities, properties, plans, background=outside))
-        del probabilities
-        write_bytes(Path(f"{output}.pkl"), pickle.dumps(dict(properties), protocol=4))
-    else:
-        segmentation = resampled_segmentation(logits_cxyz, grid, labels)
-    segmentation = uncropped(segmentation, properties, plans)
-    reader_writer.write_segmentation(segmentation, Path(f"{output}{file_ending}"), properties)
+    """From logits to files: :func:`segmented` and :func:`write_prediction` in one."""
+    segmentation, probabilities = segmented(
+        logits_cxyz,
+        properties,
+        plans=plans,
+        configuration=configuration,
+        labels=labels,
+        probabilities=save_probabilities,
+        threads=threads,
+    )
+    write_prediction(
+        segmentation, probabilities, properties, reader_writer=reader_writer, output=output, file_ending=file_ending
+    )
 
 
 def write_probabilities(path: Path, probabilities_cxyz: NDArray[np.float32]) -> None:

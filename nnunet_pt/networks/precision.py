@@ -53,7 +53,7 @@ def choose_precision(device: torch.device, wanted: PrecisionName = "auto") -> Pr
             instructions for it, float32 elsewhere.
 
     Raises:
-        UsageError: If the device cannot train in the wanted precision.
+        UsageError: If the device cannot compute in the wanted precision.
     """
     if wanted == "auto":
         fast = {"cuda": "fp16", "cpu": "bf16" if cpu_has_bfloat16() else "fp32"}.get(device.type, "fp32")
@@ -61,7 +61,7 @@ def choose_precision(device: torch.device, wanted: PrecisionName = "auto") -> Pr
     possible = {"cuda": ("fp32", "bf16", "fp16"), "cpu": ("fp32", "bf16")}.get(device.type, ("fp32",))
     if wanted not in possible:
         raise UsageError(
-            f"Training in {wanted} is not possible on the device {device.type}.",
+            f"Computing in {wanted} is not possible on the device {device.type}.",
             expected=" or ".join(("auto", *possible)),
         )
     return Precision(name=wanted, device_type=device.type)

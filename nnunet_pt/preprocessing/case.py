@@ -163,7 +163,7 @@ def read_case(
     """
     reader = reader_writer_by_name(reader_name)
     image, properties = reader.read_images(case.images)
-    _check_finite(image, case)
+    check_finite(image, case)
     if case.label is None:
         return image, None, properties
     label, label_properties = reader.read_segmentation(case.label)
@@ -184,7 +184,12 @@ def read_case(
     return image, _integer_labels(label, case, labels), properties
 
 
-def _check_finite(image: NDArray[np.float32], case: Case) -> None:
+def check_finite(image: NDArray[np.float32], case: Case) -> None:
+    """Refuse an image with NaN or infinite values.
+
+    Raises:
+        ImageError: Naming the file and how many there are.
+    """
     for channel, values in enumerate(image):
         if not _all_finite(values):
             path = case.images[min(channel, len(case.images) - 1)]

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from nnunet_pt.core.errors import NnunetError, TrainingStopped, UsageError
+from nnunet_pt.core.errors import NnunetError, TrainingStopped
 from nnunet_pt.core.files import read_json
 from nnunet_pt.core.settings import Workspace
 from nnunet_pt.evaluation.summary import Summary
+from nnunet_pt.networks.device import choose_device
 from nnunet_pt.training.agent import run_processes
 from nnunet_pt.training.distributed import Processes, local_device, process_group
 from nnunet_pt.training.interruption import StopSignals
@@ -97,28 +96,6 @@ def train(request: TrainRequest, workspace: Workspace) -> TrainResult | None:
     return TrainResult(
         output_folder=task.output_folder, epochs=state.epoch, best_ema_dice=state.best_ema, validation=summary
     )
-
-
-def choose_device(name: str | None) -> torch.device:
-    """The device to train on.
-
-    Args:
-        name: "cuda", "cpu" or "mps"; None for the first of cuda, mps, cpu that there is.
-
-    Raises:
-        UsageError: If there is no such device.
-    """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name is None:
-        name = next(n for n, available in there.items() if available)
-    if not there.get(name):
-        raise UsageError(
-            f"The device {name!r} cannot be used.",
-            found="torch finds: " + ", ".join(n for n, available in there.items() if available),
-            remedy="choose one of them with -device"
-            + ("; for a GPU check nvidia-smi and that torch was installed with CUDA" if name == "cuda" else ""),
-        )
-    return torch.device(name, 0) if name == "cuda" else torch.device(name)
 
 
 def command_line(request: TrainRequest) -> list[str]:

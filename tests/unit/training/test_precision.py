@@ -61,7 +61,7 @@ def test_wanted_on_cuda(wanted: PrecisionName) -> None:
 
 @pytest.mark.parametrize(("device", "wanted"), [("cpu", "fp16"), ("mps", "fp16"), ("mps", "bf16")])
 def test_impossible(device: str, wanted: PrecisionName) -> None:
-    with pytest.raises(UsageError, match=f"Training in {wanted} is not possible on the device {device}") as caught:
+    with pytest.raises(UsageError, match=f"Computing in {wanted} is not possible on the device {device}") as caught:
         choose_precision(torch.device(device), wanted)
     assert str(caught.value.expected).startswith("auto or fp32")
 

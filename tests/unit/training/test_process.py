@@ -253,7 +253,7 @@ def test_a_training_that_was_left_ends_as_one_that_was_not(tiny: TinyTraining, s
 
 
 def test_precision_that_the_device_cannot(tiny: TinyTraining) -> None:
-    with pytest.raises(UsageError, match="Training in fp16 is not possible on the device cpu"):
+    with pytest.raises(UsageError, match="Computing in fp16 is not possible on the device cpu"):
         tiny.run("2d", precision="fp16")
 
 

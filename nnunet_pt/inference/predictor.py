@@ -1,0 +1,450 @@
+"""Prediction with a trained model: files in, files out, or arrays in, arrays out."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nnunet_pt.core.console import Progress, get_logger
+from nnunet_pt.core.errors import NnunetError, PredictionError
+from nnunet_pt.core.resources import available_cpus
+from nnunet_pt.dataset.images.registry import reader_writer_by_name
+from nnunet_pt.inference.export import segmented, write_prediction
+from nnunet_pt.inference.inputs import InputCase, checked_array, checked_previous, read_input, refuse_flat_image
+from nnunet_pt.inference.model import TrainedModel, load_model
+from nnunet_pt.inference.orientation import Reorientation, orientation_of
+from nnunet_pt.inference.overlap import overlapped, tile_reporter
+from nnunet_pt.inference.sliding_window import Progress as TileProgress
+from nnunet_pt.inference.sliding_window import SlidingWindow
+from nnunet_pt.networks.device import all_cpus_for, choose_device
+from nnunet_pt.networks.precision import PrecisionName, choose_precision
+from nnunet_pt.plans.plans import Plans
+from nnunet_pt.preprocessing.case import CaseSettings, preprocess_arrays
+
+__all__ = ["CaseResult", "InputCase", "Prediction", "PredictionOptions", "Predictor"]
+
+_log = get_logger(__name__)
+
+Image = NDArray[np.float32]
+Properties = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictionOptions:
+    """How to predict.
+
+    Attributes:
+        step_size: Largest distance between neighbouring tiles as a share of the tile's extent.
+        gaussian: Weight the middle of a tile more than its border.
+        mirroring: Average the predictions of mirrored images, along the axes that the model was trained for.
+        device: "cuda", "cuda:1", "cpu" or "mps"; None for the first that there is.
+        precision: Numerical precision of the network's operations; "auto" for the fastest.
+        results_on_device: Sum up the outputs on a GPU instead of in the memory of the computer.
+        tiles_per_batch: Tiles that are predicted at once; by default as many as pays.
+        keep_orientation: Predict images in their own orientation even if the model was trained in another one.
+    """
+
+    step_size: float = 0.5
+    gaussian: bool = True
+    mirroring: bool = True
+    device: str | None = None
+    precision: PrecisionName = "auto"
+    results_on_device: bool = True
+    tiles_per_batch: int | None = None
+    keep_orientation: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Prediction:
+    """What was predicted, in the geometry of the input.
+
+    Attributes:
+        segmentation: (x, y, z), uint8 or uint16.
+        probabilities: float32 (classes or regions, x, y, z) if they were asked for.
+        properties: What reader and preprocessing noted about the image.
+    """
+
+    segmentation: NDArray[Any]
+    probabilities: NDArray[np.float32] | None
+    properties: Properties
+
+
+@dataclass(slots=True, kw_only=True)
+class CaseResult:
+    """What became of a case.
+
+    Attributes:
+        case: The case.
+        error: Why it failed; None if it did not.
+        seconds: How long the network took.
+        prediction: What was predicted, unless it was written to a file.
+    """
+
+    case: InputCase
+    error: Exception | None
+    seconds: float
+    prediction: Prediction | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A preprocessed image, and what is needed for the way back."""
+
+    image: Image
+    properties: Properties
+    original: Properties = field(default_factory=dict)
+    turn: Reorientation | None = None
+
+
+class Predictor:
+    """Predicts images with a trained model.
+
+    Args:
+        model: The model. Its network moves to the device.
+        options: How to predict.
+
+    Raises:
+        UsageError: If the device, or the precision on it, is not available.
+    """
+
+    def __init__(self, model: TrainedModel, options: PredictionOptions = PredictionOptions()) -> None:
+        self.model = model
+        self.options = options
+        self.device = choose_device(options.device)
+        self.precision = choose_precision(self.device, options.precision)
+        self._reader_writer = reader_writer_by_name(model.plans.image_reader_writer)
+        self._settings = CaseSettings(
+            reader_name=model.plans.image_reader_writer,
+            transpose_forward=model.plans.transpose_forward,
+            configuration=model.configuration,
+            intensities=model.plans.foreground_intensity_properties_per_channel,
+            labels=model.labels,
+            channel_names=model.description.channel_names,
+        )
+        self.window = SlidingWindow(
+            model.network.to(self.device),
+            patch_size=model.configuration.patch_size,
+            num_outputs=model.labels.num_segmentation_heads,
+            device=self.device,
+            mirror_axes=model.mirror_axes if options.mirroring else (),
+            step_size=options.step_size,
+            gaussian=options.gaussian,
+            precision=self.precision,
+            tiles_per_batch=options.tiles_per_batch,
+            results_on_device=options.results_on_device,
+        )
+        self._told_of_turning = False
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: Path | str,
+        *,
+        folds: Sequence[int | str] | None = None,
+        checkpoint_name: str = "checkpoint_final.pth",
+        options: PredictionOptions = PredictionOptions(),
+    ) -> Predictor:
+        """A predictor for the model in a folder, see :func:`~nnunet_pt.inference.model.load_model`."""
+        return cls(load_model(Path(folder), folds=folds, checkpoint_name=checkpoint_name), options)
+
+    def preprocess(
+        self,
+        image_cxyz: Image,
+        properties: Mapping[str, Any],
+        previous_segmentation: NDArray[Any] | None = None,
+        *,
+        threads: int = 1,
+    ) -> tuple[Image, Properties]:
+        """Transpose, crop, normalise and resample an image, in its own orientation.
+
+        Args:
+            image_cxyz: Image as the reader gives it; may be overwritten.
+            properties: Its properties, with ``spacing`` in mm.
+            previous_segmentation: For the second stage of a cascade, (1, x, y, z) of an integer type.
+            threads: Number of threads.
+
+        Returns:
+            What the network takes, (channels, x, y, z); properties with what the way back needs.
+
+        Raises:
+            PredictionError: If a previous segmentation is missing, or not wanted.
+        """
+        if self.model.is_cascaded != (previous_segmentation is not None):
+            lacks = self.model.is_cascaded
+            raise PredictionError(
+                "The previous stage's segmentation is missing." if lacks else "There is a segmentation too many.",
+                expected=f"the prediction of {self.model.configuration.previous_stage} for this image, since "
+                f"{self.model.configuration.name} is the second stage of a cascade"
+                if lacks
+                else f"an image alone: {self.model.configuration.name} is no second stage of a cascade",
+            )
+        prepared, segmentation, noted = preprocess_arrays(
+            image_cxyz, previous_segmentation, properties, self._settings, threads=threads
+        )
+        noted.pop("class_locations", None)  # of the previous stage's segmentation: nothing for the way back
+        if previous_segmentation is not None:
+            previous = self.model.labels.one_hot(segmentation[0])
+            prepared = np.concatenate([prepared, previous.astype(np.float32)])
+        return prepared, noted
+
+    def predict_logits(self, preprocessed_cxyz: Image | Tensor, *, progress: TileProgress | None = None) -> Tensor:
+        """The network's output for a preprocessed image, averaged over the folds of the model.
+
+        Args:
+            preprocessed_cxyz: What :meth:`preprocess` gave.
+            progress: Called with the number of finished passes through the network and their total.
+
+        Returns:
+            (classes or regions, x, y, z) on the CPU, float32 or float16.
+        """
+        number = len(self.model.folds)
+
+        def report(fold: int) -> TileProgress | None:
+            return None if progress is None else lambda done, total: progress(fold * total + done, number * total)
+
+        mean: Tensor | None = None
+        with all_cpus_for(self.device):
+            for fold in range(number):
+                self.model.use_fold(fold)
+                logits = self.window.predict_logits(preprocessed_cxyz, progress=report(fold))
+                if number > 1:
+                    logits /= number  # before adding: the sum might be too large for float16
+                mean = logits if mean is None else mean.add_(logits)
+        if mean is None:
+            raise ValueError("the model has no folds")
+        return mean
+
+    def predict_array(
+        self,
+        image_cxyz: NDArray[Any],
+        properties: Mapping[str, Any],
+        *,
+        previous_segmentation: NDArray[Any] | None = None,
+        probabilities: bool = False,
+    ) -> Prediction:
+        """Predict an image.
+
+        Args:
+            image_cxyz: Image with the axes that the reader of the model gives; 2D images are (channels, 1, y, x).
+            properties: ``spacing``, in mm, for the axes x, y, z of the array; what else a reader noted is used, too.
+            previous_segmentation: For the second stage of a cascade, (1, x, y, z).
+            probabilities: Give probabilities, too.
+
+        Raises:
+            PredictionError: If the image does not suit the model, or memory does not suffice.
+        """
+        cpus = available_cpus()
+        prepared = self._prepared_array(image_cxyz, properties, previous_segmentation, threads=cpus)
+        return self._finished(self.predict_logits(prepared.image), prepared, probabilities, threads=cpus)
+
+    def predict_arrays(
+        self, images: Iterable[tuple[NDArray[Any], Mapping[str, Any]]], *, probabilities: bool = False
+    ) -> Iterator[Prediction]:
+        """Predict images one after another; the next one is preprocessed and the last one resampled meanwhile.
+
+        Args:
+            images: Each with its properties, see :meth:`predict_array`; taken one by one, a little ahead.
+            probabilities: Give probabilities, too.
+
+        Yields:
+            The predictions in order.
+
+        Raises:
+            PredictionError: If an image cannot be predicted; those before have been given then.
+        """
+        threads = self._threads(1, 1)
+        results = overlapped(
+            images,
+            load=lambda item: self._prepared_array(*item, None, threads=threads),
+            predict=lambda _, prepared: (self.predict_logits(prepared.image), prepared),
+            export=lambda _, predicted: self._finished(*predicted, probabilities, threads=threads),
+        )
+        with contextlib.closing(results):
+            for _, outcome in results:
+                if isinstance(outcome, Exception):
+                    raise outcome
+                yield outcome
+
+    def predict_cases(
+        self,
+        cases: Iterable[InputCase],
+        *,
+        total: int | None = None,
+        save_probabilities: bool = False,
+        num_readers: int = 1,
+        num_exporters: int = 1,
+        progress: bool = True,
+    ) -> Iterator[CaseResult]:
+        """Predict cases from files; the next ones are read and the last ones written meanwhile.
+
+        A case that fails is logged with its reason, and the others go on. Files appear complete or not at all.
+
+        Args:
+            cases: The cases, taken one by one, a little ahead.
+            total: Their number, for the display.
+            save_probabilities: Write (or give) probabilities, too.
+            num_readers: How many cases are read ahead.
+            num_exporters: How many cases are written at the same time.
+            progress: Show the progress.
+
+        Yields:
+            What became of each case, in order.
+        """
+        if total is None:
+            total = len(cases) if isinstance(cases, Sized) else 0
+        seconds: dict[int, float] = {}
+        threads = self._threads(num_readers, num_exporters)
+        with Progress(total, "Predicting", disable=not progress) as bar:
+
+            def predict(item: tuple[int, InputCase], prepared: _Prepared) -> tuple[Tensor, _Prepared]:
+                begin = time.monotonic()
+                try:
+                    report = tile_reporter(bar, item[1].name)
+                    return self.predict_logits(prepared.image, progress=report), prepared
+                finally:
+                    seconds[item[0]] = time.monotonic() - begin
+
+            def export(item: tuple[int, InputCase], predicted: tuple[Tensor, _Prepared]) -> Prediction | None:
+                made = self._finished(*predicted, save_probabilities, threads=threads)
+                return self._written(item[1], made)
+
+            results = overlapped(
+                enumerate(cases),
+                load=lambda item: self._prepared_case(item[1], threads=threads),
+                predict=predict,
+                export=export,
+                num_readers=num_readers,
+                num_exporters=num_exporters,
+                on_wait=bar.refresh,
+            )
+            with contextlib.closing(results):
+                for (index, case), outcome in results:
+                    bar.note("")
+                    bar.advance()
+                    spent = seconds.pop(index, 0.0)
+                    if isinstance(outcome, Exception):
+                        yield CaseResult(case=case, error=_explained(outcome, case), seconds=spent)
+                    else:
+                        yield CaseResult(case=case, error=None, seconds=spent, prediction=outcome)
+
+    def _threads(self, num_readers: int, num_exporters: int) -> int:
+        """Threads for reading or exporting one case while the network computes."""
+        if self.device.type == "cpu":  # the network needs them
+            return 1
+        return max(1, available_cpus() // (num_readers + num_exporters))
+
+    def _prepared_case(self, case: InputCase, *, threads: int) -> _Prepared:
+        model = self.model
+        image, properties, previous = read_input(case, self._reader_writer, model.labels, self._num_channels)
+        return self._prepared(image, properties, previous, case.name, threads)
+
+    def _prepared_array(
+        self,
+        image_cxyz: NDArray[Any],
+        properties: Mapping[str, Any],
+        previous: NDArray[Any] | None,
+        *,
+        threads: int,
+    ) -> _Prepared:
+        image, own = checked_array(image_cxyz, properties, self._num_channels)
+        if previous is not None:
+            previous = checked_previous(previous, image, self.model.labels)
+        return self._prepared(image, own, previous, None, threads)
+
+    @property
+    def _num_channels(self) -> int:
+        return len(self.model.description.channel_names)
+
+    def _prepared(
+        self, image: Image, properties: Properties, previous: NDArray[Any] | None, name: str | None, threads: int
+    ) -> _Prepared:
+        refuse_flat_image(image.shape[1:], properties["spacing"], self.model.configuration.patch_size, name)
+        turn = self._turn(properties, name)
+        original = properties
+        if turn is not None:
+            image, properties = turn.apply(image), turn.properties(properties)
+            previous = None if previous is None else turn.apply(previous)
+        image, properties = self.preprocess(image, properties, previous, threads=threads)
+        return _Prepared(image, properties, original, turn)
+
+    def _turn(self, properties: Properties, name: str | None) -> Reorientation | None:
+        """How an image has to be turned for the model; None if not at all."""
+        wanted, current = self.model.orientation, orientation_of(properties)
+        if self.options.keep_orientation or wanted is None or current is None or wanted == current:
+            return None
+        _log.debug("%s is turned from %s to %s.", name or "The image", current, wanted)
+        if not self._told_of_turning:
+            self._told_of_turning = True
+            _log.info(
+                "Images are turned to the orientation of the training images (%s; %s is %s), and predictions back.",
+                wanted, name or "this one", current,
+            )  # fmt: skip
+        return Reorientation.between(current, wanted)
+
+    def _finished(self, logits: Tensor, prepared: _Prepared, probabilities: bool, *, threads: int) -> Prediction:
+        segmentation, shares = segmented(
+            logits.numpy(),
+            prepared.properties,
+            plans=self.model.plans,
+            configuration=self.model.configuration,
+            labels=self.model.labels,
+            probabilities=probabilities,
+            threads=threads,
+        )
+        properties = prepared.properties
+        if prepared.turn is not None:
+            segmentation = np.ascontiguousarray(prepared.turn.undo(segmentation))
+            shares = None if shares is None else prepared.turn.undo(shares)
+            properties = {**_turned_back(properties, prepared.turn, self.model.plans), **prepared.original}
+        return Prediction(segmentation=segmentation, probabilities=shares, properties=properties)
+
+    def _written(self, case: InputCase, made: Prediction) -> Prediction | None:
+        if case.output is None:
+            return made
+        write_prediction(
+            made.segmentation,
+            made.probabilities,
+            made.properties,
+            reader_writer=self._reader_writer,
+            output=case.output,
+            file_ending=self.model.description.file_ending,
+        )
+        return None
+
+
+def _turned_back(properties: Properties, turn: Reorientation, plans: Plans) -> Properties:
+    """The notes about cropping for the axes, in plans order, of the image as it was before it was turned."""
+    axes = [turn.order.index(axis) for axis in plans.transpose_forward]
+    source = [plans.transpose_backward[axis] for axis in axes]
+    shape, box = properties["shape_before_cropping"], properties["bbox_used_for_cropping"]
+    cropped = properties["shape_after_cropping_and_before_resampling"]
+    flipped = [[shape[i] - box[i][1], shape[i] - box[i][0]] for i in range(3)]
+    return {
+        **properties,
+        "shape_before_cropping": tuple(shape[i] for i in source),
+        "bbox_used_for_cropping": [
+            (flipped if turn.flipped[axis] else box)[i] for axis, i in zip(axes, source, strict=True)
+        ],
+        "shape_after_cropping_and_before_resampling": tuple(cropped[i] for i in source),
+    }
+
+
+def _explained(error: Exception, case: InputCase) -> Exception:
+    """Log why a case failed."""
+    if isinstance(error, MemoryError):
+        error = PredictionError(
+            f"Memory does not suffice for case {case.name}.",
+            found=str(error) or None,
+            remedy="close other programs, or read and write fewer cases at the same time (-npp, -nps)",
+        )
+    expected = isinstance(error, NnunetError)
+    _log.error("Case %s cannot be predicted.\n%s", case.name, error, exc_info=None if expected else error)
+    return error
