@@ -9,7 +9,7 @@ from typing import Final, cast
 import torch
 from torch import Tensor, nn
 
-from nnunet_pt.networks.fused import can_fuse, norm_leaky_relu
+from nnunet_pt.networks.fused import can_fuse, instance_norm, is_plain_instance_norm, norm_leaky_relu
 from nnunet_pt.networks.operators import Operator
 
 CONV: Final = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -100,14 +100,11 @@ class ConvUnit(nn.Module):
 
     def finish(self, x: Tensor) -> Tensor:
         """What follows the convolution."""
-        if (
-            x.device.type == "cpu"
-            and self.following == ("norm", "nonlin")
-            and can_fuse(self.norm, self.nonlin)
-            and x[0, 0].numel() > 1
-            and not torch.compiler.is_compiling()
-        ):
-            return norm_leaky_relu(x, cast(nn.Module, self.norm), cast(nn.Module, self.nonlin))
+        if x.device.type == "cpu" and x[0, 0].numel() > 1 and not torch.compiler.is_compiling():
+            if self.following == ("norm", "nonlin") and can_fuse(self.norm, self.nonlin):
+                return norm_leaky_relu(x, cast(nn.Module, self.norm), cast(nn.Module, self.nonlin))
+            if self.following == ("norm",) and is_plain_instance_norm(self.norm) and not torch.is_grad_enabled():
+                return instance_norm(x, cast(nn.Module, self.norm))
         for name in self.following:
             x = getattr(self, name)(x)
         return x
