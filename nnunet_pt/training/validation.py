@@ -7,9 +7,7 @@ their time in compiled code and need no copy of the logits. Every file appears c
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from nnunet_pt.dataset.labels import Labels
 from nnunet_pt.evaluation.metrics import EvaluationSettings, evaluate_folder
 from nnunet_pt.evaluation.summary import FILE_NAME, Summary
 from nnunet_pt.inference.export import export_for_next_stage, export_prediction
+from nnunet_pt.inference.overlap import overlapped, tile_reporter
 from nnunet_pt.inference.sliding_window import SlidingWindow
 from nnunet_pt.networks.precision import Precision
 from nnunet_pt.plans.plans import Configuration, Plans
@@ -34,7 +33,6 @@ from nnunet_pt.training.patches import PatchSource
 
 FOLDER = "validation"
 NEXT_STAGE_FOLDER = "predicted_next_stage"
-_EXTRA_EXPORTS = 1  # waiting beyond those at work; each holds the logits of a case
 _MAX_EXPORT_THREADS = 4
 _NOTE_INTERVAL_S = 0.5
 _NUM_SHOWN = 20
@@ -222,33 +220,32 @@ class _Validation:
         cpus = available_cpus()
         self._num_exports = max(1, min(request.num_processes, cpus, _MAX_EXPORT_THREADS))
         self._threads = 1 if device.type == "cpu" else max(1, cpus // self._num_exports)
-        self._failures: Reasons = {}
 
     def run(self, progress: bool) -> Reasons:
         """Predict everything; gives the reason for each case that failed."""
-        with (
-            Progress(len(self._cases), "Validation", disable=not progress) as bar,
-            _threads(1, "read") as readers,
-            _threads(self._num_exports, "export") as exporters,
-        ):
-            exports: dict[Future[None], str] = {}
-            upcoming = readers.submit(self._load, self._cases[0])
-            for index, case in enumerate(self._cases):
-                current = upcoming
-                if index + 1 < len(self._cases):
-                    upcoming = readers.submit(self._load, self._cases[index + 1])
-                self._finish(exports, bar, at_most=self._num_exports + _EXTRA_EXPORTS - 1)
-                try:
-                    image, properties = current.result()
-                    logits = self._window.predict_logits(image, progress=self._reporter(bar, case))
-                except Exception as error:
-                    self._fail(case, error)
+        failures: Reasons = {}
+        with Progress(len(self._cases), "Validation", disable=not progress) as bar:
+
+            def predict(case: str, loaded: tuple[Tensor, Properties]) -> tuple[Tensor, Properties]:
+                image, properties = loaded
+                report = tile_reporter(bar, case, on_step=self._on_step, interval_s=_NOTE_INTERVAL_S)
+                return self._window.predict_logits(image, progress=report), properties
+
+            outcomes = overlapped(
+                self._cases,
+                load=self._load,
+                predict=predict,
+                export=self._export,
+                num_exporters=self._num_exports,
+                on_wait=bar.refresh,
+            )
+            with contextlib.closing(outcomes):
+                for case, error in outcomes:
+                    bar.note("")
+                    if error is not None:
+                        failures[case] = self._fail(case, error)
                     bar.advance()
-                    continue
-                exports[exporters.submit(self._export, case, logits, properties)] = case
-            bar.note("")
-            self._finish(exports, bar, at_most=0)
-        return self._failures
+        return failures
 
     def _load(self, case: str) -> tuple[Tensor, Properties]:
         shape = self._source.shape(case)
@@ -258,7 +255,8 @@ class _Validation:
             image = torch.cat([image, previous.to(image.dtype)])
         return image, load_properties(self._source.folder / f"{case}.pkl")
 
-    def _export(self, case: str, logits: Tensor, properties: Properties) -> None:
+    def _export(self, case: str, predicted: tuple[Tensor, Properties]) -> None:
+        logits, properties = predicted
         request, scores = self._request, logits.numpy()
         export_prediction(
             scores,
@@ -295,54 +293,15 @@ class _Validation:
             _log.warning("Case %s is not written for the next stage %s.\n%s", case, name, error)
             return None
 
-    def _finish(self, exports: dict[Future[None], str], bar: Progress, *, at_most: int) -> None:
-        """Wait until no more than so many exports are left."""
-        while exports:
-            done, _ = wait(exports, timeout=1.0 if len(exports) > at_most else 0.0, return_when=FIRST_COMPLETED)
-            for future in done:
-                case = exports.pop(future)
-                error = future.exception()
-                if error is not None:
-                    self._fail(case, error)
-                bar.advance()
-            if len(exports) <= at_most:
-                return
-            bar.refresh()
-
-    def _fail(self, case: str, error: BaseException) -> None:
-        if not isinstance(error, Exception):
-            raise error
+    def _fail(self, case: str, error: Exception) -> str:
+        """Tell the user, and remove what an earlier run has written for the case."""
         if isinstance(error, NnunetError):
             reason = error.text().replace("\n", "\n  ")
             _log.error("Case %s cannot be validated.\n%s", case, error)
         else:
             reason = f"{type(error).__name__}: {error}"
             _log.error("Case %s cannot be validated.", case, exc_info=error)
-        self._failures[case] = reason
-        for ending in (self._request.file_ending, ".npz", ".pkl"):  # of an earlier run
+        for ending in (self._request.file_ending, ".npz", ".pkl"):
             with contextlib.suppress(OSError):
                 (self._request.output / f"{case}{ending}").unlink()
-
-    def _reporter(self, bar: Progress, case: str) -> Callable[[int, int], None]:
-        shown = time.monotonic()
-
-        def report(done: int, total: int) -> None:
-            nonlocal shown
-            if self._on_step is not None:
-                self._on_step()
-            if time.monotonic() - shown >= _NOTE_INTERVAL_S:
-                shown = time.monotonic()
-                bar.note(f"{case}: {done / total:.0%}")
-                bar.refresh()
-
-        return report
-
-
-@contextlib.contextmanager
-def _threads(number: int, name: str) -> Iterator[ThreadPoolExecutor]:
-    """Threads that, if the block ends early, finish what they are doing but begin nothing more."""
-    pool = ThreadPoolExecutor(number, thread_name_prefix=f"nnunet_pt-{name}")
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        return reason
