@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nnunet_pt.core.console import get_logger
 from nnunet_pt.core.errors import NnunetError, PredictionError
 from nnunet_pt.core.files import storage_errors
 from nnunet_pt.core.workers import CaseTask, map_cases
+from nnunet_pt.dataset.cases import shortened
+from nnunet_pt.dataset.images.base import FloatImage, Properties, rounded
 from nnunet_pt.dataset.images.registry import reader_writer_by_name
 from nnunet_pt.dataset.labels import Labels, LabelValue
+from nnunet_pt.evaluation.counting import JointCounts, compute_metrics, rates
 from nnunet_pt.evaluation.summary import CaseMetrics, Summary
+from nnunet_pt.evaluation.surface import surface_metrics
 
-_PIECE = 1 << 15  # voxels counted at once: small enough for the cache
+__all__ = ["EvaluationSettings", "compute_metrics", "evaluate_files", "evaluate_folder", "rates"]
+
 _BYTES_PER_VOXEL = 16
+_BYTES_PER_VOXEL_SURFACE = 8  # in addition, if surfaces are compared
 _MAX_NAMES = 10
+_MAX_VALUES = 10
+_SAME_PLACE = 1e-2  # of a voxel: headers round
+
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,123 +41,31 @@ class EvaluationSettings:
         ignore_label: Value of voxels in the reference that do not count.
         reader_name: Name of the reader for references and predictions.
         file_ending: Ending of the files, with the dot.
+        all_labels_known: Every value there may be is named here, so that others are worth a warning.
+        nsd_tolerances_mm: Compare surfaces, too, see :mod:`nnunet_pt.evaluation.surface`: tolerances of the normalised
+            surface Dice. By default they are not compared.
     """
 
     labels_or_regions: tuple[LabelValue, ...]
     ignore_label: int | None
     reader_name: str
     file_ending: str
+    all_labels_known: bool = False
+    nsd_tolerances_mm: tuple[float, ...] = ()
 
     @classmethod
-    def of(cls, labels: Labels, *, reader_name: str, file_ending: str) -> EvaluationSettings:
+    def of(
+        cls, labels: Labels, *, reader_name: str, file_ending: str, nsd_tolerances_mm: tuple[float, ...] = ()
+    ) -> EvaluationSettings:
         """What a dataset is evaluated by: its regions, or its labels without background."""
         return cls(
             labels_or_regions=labels.regions if labels.has_regions else labels.foreground_labels,
             ignore_label=labels.ignore_label,
             reader_name=reader_name,
             file_ending=file_ending,
+            all_labels_known=True,
+            nsd_tolerances_mm=nsd_tolerances_mm,
         )
-
-
-def compute_metrics(
-    reference: NDArray[Any],
-    prediction: NDArray[Any],
-    labels_or_regions: Sequence[LabelValue],
-    ignore_label: int | None = None,
-) -> dict[LabelValue, dict[str, float]]:
-    """Compare two segmentations of the same shape.
-
-    All labels are counted in one pass, however many there are.
-
-    Args:
-        reference: The annotation.
-        prediction: The segmentation to judge.
-        labels_or_regions: Labels, or tuples of labels that are taken as one.
-        ignore_label: Voxels with this value in the reference do not count at all.
-
-    Returns:
-        Label or region -> :func:`rates`.
-    """
-    if reference.shape != prediction.shape:
-        raise ValueError(f"segmentations of the shapes {reference.shape} and {prediction.shape} cannot be compared")
-    members = {label: _members(label) for label in labels_or_regions}
-    ignored = set() if ignore_label is None else {ignore_label}
-    values = sorted(ignored.union(*members.values()))
-    table = _joint_counts(reference, prediction, values)
-    if ignore_label is not None:
-        table[values.index(ignore_label)] = 0
-    total = int(table.sum())
-    result: dict[LabelValue, dict[str, float]] = {}
-    for label, group in members.items():
-        rows = [values.index(v) for v in group]
-        true_positive = int(table[np.ix_(rows, rows)].sum())
-        in_reference, in_prediction = int(table[rows].sum()), int(table[:, rows].sum())
-        result[label] = rates(true_positive, in_reference, in_prediction, total)
-    return result
-
-
-def rates(true_positive: int, in_reference: int, in_prediction: int, total: int) -> dict[str, float]:
-    """nnU-Net's metrics from numbers of voxels.
-
-    Args:
-        true_positive: Voxels of the class in both segmentations.
-        in_reference: Its voxels in the reference.
-        in_prediction: Its voxels in the prediction.
-        total: All voxels that count.
-
-    Returns:
-        Dice = 2 TP / (2 TP + FP + FN) and IoU = TP / (TP + FP + FN), NaN if the class is in neither segmentation;
-        FN, FP, TN, TP, n_pred and n_ref in voxels.
-    """
-    union = in_reference + in_prediction - true_positive
-    return {
-        "Dice": 2 * true_positive / (in_reference + in_prediction) if union else math.nan,
-        "FN": in_reference - true_positive,
-        "FP": in_prediction - true_positive,
-        "IoU": true_positive / union if union else math.nan,
-        "TN": total - union,
-        "TP": true_positive,
-        "n_pred": in_prediction,
-        "n_ref": in_reference,
-    }
-
-
-def _members(label: LabelValue) -> tuple[int, ...]:
-    return (label,) if isinstance(label, int) else tuple(sorted(set(label)))
-
-
-def _joint_counts(reference: NDArray[Any], prediction: NDArray[Any], values: Sequence[int]) -> NDArray[np.int64]:
-    """How many voxels have value i in the reference (rows) and j in the prediction; the last of each are all others."""
-    number = len(values)
-    codes = np.full(max(values, default=0) + 2, number, np.intp)
-    codes[list(values)] = range(number)
-    counts = np.zeros((number + 1) ** 2, np.int64)
-    for first, second in zip(_pieces(reference), _pieces(prediction), strict=True):
-        if not (first.any() or second.any()):  # most of most images
-            counts[codes[0] * (number + 2)] += len(first)
-            continue
-        joint = _encode(first, codes) * (number + 1) + _encode(second, codes)
-        counts += np.bincount(joint, minlength=len(counts))
-    return counts.reshape(number + 1, number + 1)
-
-
-def _pieces(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    flat = np.ascontiguousarray(array).reshape(-1)
-    for start in range(0, len(flat), _PIECE):
-        yield flat[start : start + _PIECE]
-
-
-def _encode(piece: NDArray[Any], codes: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Position of each value in the table of counts; the last entry of ``codes`` is for everything unknown."""
-    with np.errstate(invalid="ignore"):
-        integers = piece.astype(np.intp)
-    last = len(codes) - 1
-    unknown = (integers < 0) | (integers > last)
-    if piece.dtype.kind == "f":
-        unknown |= integers != piece
-    if unknown.any():
-        integers[unknown] = last
-    return codes.take(integers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,12 +79,15 @@ def evaluate_files(reference: Path, prediction: Path, settings: EvaluationSettin
     """Compare two segmentation files.
 
     Raises:
-        ImageError: If one of them cannot be read.
+        ImageError: If one of them cannot be read; if both, the text is about both.
         PredictionError: If their shapes differ.
     """
-    reader = reader_writer_by_name(settings.reader_name)
-    expected, _ = reader.read_segmentation(reference)
-    found, _ = reader.read_segmentation(prediction)
+    return _evaluate(_Pair(reference=reference, prediction=prediction, settings=settings))
+
+
+def _evaluate(pair: _Pair) -> CaseMetrics:
+    reference, prediction, settings = pair.reference, pair.prediction, pair.settings
+    (expected, place), (found, other_place) = _read_both(pair)
     if expected.shape != found.shape:
         raise PredictionError(
             f"The segmentation {prediction} does not have the shape of its reference.",
@@ -175,12 +95,67 @@ def evaluate_files(reference: Path, prediction: Path, settings: EvaluationSettin
             expected=f"{expected.shape[1:]}, as {reference}",
             remedy="predict the case again, or correct the reference",
         )
-    metrics = compute_metrics(expected, found, settings.labels_or_regions, settings.ignore_label)
-    return CaseMetrics(reference_file=reference, prediction_file=prediction, metrics=metrics)
+    classes, ignored = settings.labels_or_regions, settings.ignore_label
+    counts = JointCounts.of(expected, found, classes, ignored)
+    metrics = counts.metrics(classes)
+    if settings.nsd_tolerances_mm:
+        surfaces = surface_metrics(
+            expected[0],
+            found[0],
+            classes,
+            place["spacing"],
+            tolerances_mm=settings.nsd_tolerances_mm,
+            ignore_label=ignored,
+        )
+        metrics = {label: {**metrics[label], **surfaces[label]} for label in classes}
+    remarks = [f"{prediction}: {difference} in {reference}" for difference in _differences(place, other_place)]
+    if settings.all_labels_known:
+        for path, image, number in zip((reference, prediction), (expected, found), counts.others, strict=True):
+            remarks += [f"{path}: {_odd_values(image, counts.values)} in {number} voxels"] if number else []
+    return CaseMetrics(reference_file=reference, prediction_file=prediction, metrics=metrics, remarks=tuple(remarks))
 
 
-def _evaluate_pair(pair: _Pair) -> CaseMetrics:
-    return evaluate_files(pair.reference, pair.prediction, pair.settings)
+def _read_both(pair: _Pair) -> list[tuple[FloatImage, Properties]]:
+    reader = reader_writer_by_name(pair.settings.reader_name)
+    images, errors = [], []
+    for path in (pair.reference, pair.prediction):
+        try:
+            images.append(reader.read_segmentation(path))
+        except NnunetError as error:
+            errors.append(error)
+    if errors:
+        raise _combined(errors, "Both files of a case cannot be read.")
+    return images
+
+
+def _differences(expected: Properties, found: Properties) -> Iterator[str]:
+    """In what the geometry of two files differs by more than rounding."""
+    here, there = _geometry(found), _geometry(expected)
+    tolerance = _SAME_PLACE * min(there["spacing"])
+    for name in [name for name in here if name in there]:
+        if here[name].shape != there[name].shape or not np.allclose(here[name], there[name], 1e-4, tolerance):
+            yield f"the {name} is {rounded(here[name])}, but {rounded(there[name])}"
+
+
+def _geometry(properties: Properties) -> dict[str, Any]:
+    """Spacing, and what else the reader knows of where the voxels are."""
+    parts = [part for part in properties.values() if isinstance(part, Mapping)]
+    names = {"origin": "origin", "direction": "direction", "original_affine": "affine", "reoriented_affine": "affine"}
+    found = {names[key]: np.asarray(value) for part in parts for key, value in part.items() if key in names}
+    return {"spacing": np.asarray(properties["spacing"]), **found}
+
+
+def _odd_values(image: FloatImage, known: Sequence[int]) -> str:
+    odd = np.setdiff1d(image, np.asarray(known, image.dtype))
+    more = "..." if len(odd) > _MAX_VALUES else ""
+    return f"values that are no labels: {', '.join(f'{v:g}' for v in odd[:_MAX_VALUES])}{more}"
+
+
+def _evaluate_pair(pair: _Pair) -> CaseMetrics | NnunetError:
+    try:
+        return _evaluate(pair)
+    except NnunetError as error:  # all of them are reported together
+        return error
 
 
 def evaluate_folder(
@@ -206,7 +181,7 @@ def evaluate_folder(
 
     Raises:
         PredictionError: If there is no prediction, or predictions or references are missing; all are named.
-        NnunetError: If a file cannot be read.
+        NnunetError: If files cannot be read or do not fit together; all are named.
     """
     predictions = _segmentations(prediction_folder, settings.file_ending)
     references = _segmentations(reference_folder, settings.file_ending)
@@ -224,7 +199,22 @@ def evaluate_folder(
             CaseTask(case=name.removesuffix(settings.file_ending), argument=pair, ram_bytes=_estimate_ram(pair))
         )
     outcome = map_cases(_evaluate_pair, tasks, num_workers=num_processes, description="Evaluating", progress=progress)
-    return Summary.of(list(outcome.results.values()))
+    errors = [r for r in outcome.results.values() if isinstance(r, NnunetError)]
+    if errors:
+        raise _combined(errors, f"{len(errors)} of {len(tasks)} cases cannot be evaluated.")
+    done = [r for r in outcome.results.values() if isinstance(r, CaseMetrics)]
+    if remarks := [f"  - {remark}" for case in done for remark in case.remarks]:
+        _log.warning("These files were compared voxel by voxel all the same:\n%s", shortened(remarks))
+    return Summary.of(done)
+
+
+def _combined(errors: Sequence[NnunetError], heading: str) -> NnunetError:
+    """One error for all; of their class if they agree."""
+    if len(errors) == 1:
+        return errors[0]
+    kinds = {type(e) for e in errors}
+    kind = kinds.pop() if len(kinds) == 1 else PredictionError
+    return kind("\n  ".join([heading, *(f"- {e.text()}".replace("\n", "\n    ") for e in errors)]))
 
 
 def _segmentations(folder: Path, file_ending: str) -> set[str]:
@@ -267,4 +257,5 @@ def _estimate_ram(pair: _Pair) -> int:
         header = reader_writer_by_name(pair.settings.reader_name).read_header(pair.reference)
     except NnunetError:
         return 0
-    return header.num_voxels * _BYTES_PER_VOXEL
+    surfaces = _BYTES_PER_VOXEL_SURFACE if pair.settings.nsd_tolerances_mm else 0
+    return header.num_voxels * (_BYTES_PER_VOXEL + surfaces)

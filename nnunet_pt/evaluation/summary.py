@@ -17,6 +17,8 @@ FILE_NAME = "summary.json"
 
 Metrics = Mapping[str, float]
 
+NNUNET_METRICS = frozenset(("Dice", "FN", "FP", "IoU", "TN", "TP", "n_pred", "n_ref"))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseMetrics:
@@ -25,12 +27,14 @@ class CaseMetrics:
     Attributes:
         reference_file: The annotation.
         prediction_file: What was compared with it.
-        metrics: Label or region -> name of the metric -> value; see :func:`~nnunet_pt.evaluation.metrics.rates`.
+        metrics: Label or region -> name of the metric -> value; see :func:`~nnunet_pt.evaluation.counting.rates`.
+        remarks: What is odd about the files. Not part of ``summary.json``.
     """
 
     reference_file: Path
     prediction_file: Path
     metrics: Mapping[LabelValue, Metrics]
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +44,8 @@ class Summary:
     Attributes:
         cases: Ordered by file name.
         mean: Label or region -> metric -> mean over the cases in which it is defined; NaN if there is none.
-        foreground_mean: Metric -> mean over the labels except background; NaN if it is NaN for any of them.
+        foreground_mean: Metric -> mean over the labels except background. Of nnU-Net's metrics NaN if it is NaN for
+            any of them; other metrics leave such labels out.
     """
 
     cases: tuple[CaseMetrics, ...]
@@ -58,7 +63,9 @@ class Summary:
         return cls(
             cases=tuple(cases),
             mean=mean,
-            foreground_mean={n: _mean([metrics[n] for metrics in foreground]) for n in names},
+            foreground_mean={
+                n: (_mean if n in NNUNET_METRICS else _mean_of_defined)([m[n] for m in foreground]) for n in names
+            },
         )
 
     @property

@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as hnp
 from nnunet_pt.core.errors import ImageError, PredictionError
 from nnunet_pt.dataset.description import DatasetDescription
 from nnunet_pt.dataset.labels import Labels, LabelValue
-from nnunet_pt.evaluation import metrics
+from nnunet_pt.evaluation import counting
 from nnunet_pt.evaluation.metrics import EvaluationSettings, compute_metrics, evaluate_folder
 from nnunet_pt.evaluation.summary import CaseMetrics, Summary
 from nnunet_pt.plans.plans import Plans
@@ -70,7 +70,7 @@ def test_pieces_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     reference, prediction = random.integers(0, 4, (2, 20, 21, 22)).astype(np.float32)
     reference[:, 10:] = prediction[:, 10:] = 0
     expected = compute_metrics(reference, prediction, (1, (2, 3)), 3)
-    monkeypatch.setattr(metrics, "_PIECE", 101)
+    monkeypatch.setattr(counting, "_PIECE", 101)
     assert compute_metrics(reference, prediction, (1, (2, 3)), 3) == expected
     order = np.asfortranarray(reference)
     assert compute_metrics(order, prediction, (1, (2, 3)), 3) == expected
