@@ -26,6 +26,7 @@ from nnunet_pt.inference.sliding_window import Progress as TileProgress
 from nnunet_pt.inference.sliding_window import SlidingWindow
 from nnunet_pt.networks.device import all_cpus_for, choose_device
 from nnunet_pt.networks.precision import PrecisionName, choose_precision
+from nnunet_pt.networks.prediction import prepare_for_prediction
 from nnunet_pt.plans.plans import Plans
 from nnunet_pt.preprocessing.case import CaseSettings, preprocess_arrays
 
@@ -108,7 +109,7 @@ class Predictor:
     """Predicts images with a trained model.
 
     Args:
-        model: The model. Its network moves to the device.
+        model: The model. Its network moves to the device, and is not to be trained any more.
         options: How to predict.
 
     Raises:
@@ -129,8 +130,9 @@ class Predictor:
             labels=model.labels,
             channel_names=model.description.channel_names,
         )
+        prepare_for_prediction(model.network.to(self.device))
         self.window = SlidingWindow(
-            model.network.to(self.device),
+            model.network,
             patch_size=model.configuration.patch_size,
             num_outputs=model.labels.num_segmentation_heads,
             device=self.device,
