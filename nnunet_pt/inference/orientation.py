@@ -120,12 +120,13 @@ class Reorientation:
         """Turn an array (x, y, z) or (c, x, y, z); the result is a view, whose strides may be negative."""
         lead = array.ndim - 3
         turned = array.transpose(*range(lead), *(axis + lead for axis in self.order))
-        return turned[(..., *self._steps())]
+        result: NDArray[Any] = turned[self._steps()]
+        return result
 
     def undo(self, array: NDArray[Any]) -> NDArray[Any]:
         """Turn an array (x, y, z) or (c, x, y, z) back; the result is a view, whose strides may be negative."""
         lead = array.ndim - 3
-        straight = array[(..., *self._steps())]
+        straight: NDArray[Any] = array[self._steps()]
         return straight.transpose(*range(lead), *(self.order.index(axis) + lead for axis in range(3)))
 
     def properties(self, properties: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,8 +136,8 @@ class Reorientation:
         """
         return {**properties, "spacing": [properties["spacing"][axis] for axis in self.order]}
 
-    def _steps(self) -> tuple[slice, ...]:
-        return tuple(slice(None, None, -1 if flip else None) for flip in self.flipped)
+    def _steps(self) -> tuple[Any, ...]:
+        return (..., *(slice(None, None, -1 if flip else None) for flip in self.flipped))
 
 
 def is_orientation(code: object) -> bool:
