@@ -84,7 +84,7 @@ def write_postprocessing(folder: Path, steps: Steps, before: Summary, after: Sum
         "postprocessing_fns": [FUNCTION] * len(steps),
         "postprocessing_kwargs": [{_LABELS_KEY: step.labels_or_regions} for step in steps],
     }
-    write_json(folder / JSON_FILE, content)
+    write_json(folder / JSON_FILE, content, sort_keys=True)
     write_bytes(folder / PICKLE_FILE, _pickled(steps))
     return folder / PICKLE_FILE
 
