@@ -27,6 +27,7 @@ from nnunet_pt.inference.sliding_window import SlidingWindow
 from nnunet_pt.networks.device import all_cpus_for, choose_device
 from nnunet_pt.networks.precision import PrecisionName, choose_precision
 from nnunet_pt.networks.prediction import prepare_for_prediction
+from nnunet_pt.networks.prediction import prepare_for_prediction
 from nnunet_pt.plans.plans import Plans
 from nnunet_pt.preprocessing.case import CaseSettings, preprocess_arrays
 
@@ -220,6 +221,7 @@ class Predictor:
                 if number > 1:
                     logits /= number  # before adding: the sum might be too large for float16
                 mean = logits if mean is None else mean.add_(logits)
+                del logits  # or there would be three copies while the next fold is predicted
         if mean is None:
             raise ValueError("the model has no folds")
         return mean

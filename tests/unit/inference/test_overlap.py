@@ -102,7 +102,8 @@ def test_no_more_items_are_held_than_allowed(num_readers: int, num_exporters: in
 
     def predict(item: int, _: int) -> int:
         step("predict")
-        note(lambda: (loaded.remove(item), predicted.add(item)) and None)
+        note(lambda: loaded.remove(item))
+        note(lambda: predicted.add(item))
         return item
 
     def export(item: int, _: int) -> int:
