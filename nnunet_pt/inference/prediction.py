@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from nnunet_pt.core.console import Progress, get_logger
 from nnunet_pt.core.errors import PredictionError, UsageError
 from nnunet_pt.core.files import make_folder, remove_leftovers, write_json
+from nnunet_pt.core.process_memory import keep_freed_memory
 from nnunet_pt.core.resources import available_cpus
 from nnunet_pt.core.settings import Workspace
 from nnunet_pt.dataset.cases import MAX_LISTED, resolve_dataset_name, shortened
@@ -249,6 +250,8 @@ def _load(request: PredictRequest, report: PredictionReport) -> Predictor:
     predictor = Predictor.from_folder(
         request.model_folder, folds=request.folds, checkpoint_name=request.checkpoint, options=options
     )
+    if predictor.device.type == "cpu":
+        keep_freed_memory()  # every tile needs the same large tensors again
     model = predictor.model
     report.facts |= {
         "model": _model_facts(model, request),
