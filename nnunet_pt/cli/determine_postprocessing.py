@@ -19,7 +19,7 @@ def build_parser() -> ArgumentParser:
         "the improved segmentations into postprocessed in it.",
         """
         nnUNetv2_determine_postprocessing -i crossval_results_folds_0_1_2_3_4 -ref labelsTr
-        nnUNetv2_determine_postprocessing -i predictions -ref labels -plans_json plans.json -dataset_json dataset.json
+        nnUNetv2_determine_postprocessing -i out -ref labelsTr -plans_json plans.json -dataset_json dataset.json
         """,
     )
     parser.add_argument("-i", metavar="FOLDER", type=Path, required=True, help="folder of segmentations")

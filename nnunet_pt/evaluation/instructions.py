@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from nnunet_pt.evaluation.crossval import PLANS_FILE, ModelName
@@ -36,10 +37,11 @@ def inference_instructions(
     outputs = [f"OUTPUT_FOLDER_MODEL_{i}" for i in range(1, len(models) + 1)] if len(models) > 1 else ["OUTPUT_FOLDER"]
     members = list(zip(models, outputs, strict=True))
     first_stages = {model: output for (model, _), output in members}  # several may build on the same one
-    for (model, previous), output in sorted(members, key=lambda member: member[0][1] is not None):
+    # Members that others build on come before those
+    for (model, previous), output in sorted(members, key=lambda member: _first_stage(*member[0]) in first_stages):
         stage = ""
-        if previous is not None:
-            first = ModelName(trainer=model.trainer, plans=model.plans, configuration=previous)
+        first = _first_stage(model, previous)
+        if first is not None:
             if first not in first_stages:
                 others = len(first_stages) - len(models)
                 first_stages[first] = f"OUTPUT_FOLDER_PREV_STAGE{f'_{others + 1}' if others else ''}"
@@ -59,6 +61,10 @@ def inference_instructions(
         f"-pp_pkl_file {postprocessing_file} {processes} -plans_json {plans}",
     ]
     return "\n".join(lines)
+
+
+def _first_stage(model: ModelName, previous: str | None) -> ModelName | None:
+    return None if previous is None else replace(model, configuration=previous)
 
 
 def _predict(dataset: str, model: ModelName, folds: Sequence[int], output: str) -> str:

@@ -133,6 +133,87 @@ FROZEN = {
         -precision str = auto
         --keep_orientation flag
     """,
+    "accumulate_crossval_results": """
+        dataset_name_or_id dataset_reference required
+        -c str required
+        -o Path
+        -f fold+ = [0, 1, 2, 3, 4]
+        -p str = nnUNetPlans
+        -tr str = nnUNetTrainer
+        -np positive_integer
+        --verbose flag
+        --no_pbar flag
+    """,
+    "find_best_configuration": """
+        dataset_name_or_id dataset_reference required
+        -p str+ = ['nnUNetPlans']
+        -c str+ = ['2d', '3d_fullres', '3d_lowres', '3d_cascade_fullres']
+        -tr str+ = ['nnUNetTrainer']
+        -np positive_integer
+        -f fold+ = [0, 1, 2, 3, 4]
+        --disable_ensembling flag
+        --no_overwrite flag
+        --verbose flag
+        --no_pbar flag
+    """,
+    "ensemble": """
+        -i Path+ required
+        -o Path required
+        -np positive_integer
+        --save_npz flag
+        --verbose flag
+        --no_pbar flag
+    """,
+    "determine_postprocessing": """
+        -i Path required
+        -ref Path required
+        -plans_json Path
+        -dataset_json Path
+        -np positive_integer
+        --remove_postprocessed flag
+        --verbose flag
+        --no_pbar flag
+    """,
+    "apply_postprocessing": """
+        -i Path required
+        -o Path required
+        -pp_pkl_file Path required
+        -np positive_integer
+        -plans_json Path
+        -dataset_json Path
+        --verbose flag
+        --no_pbar flag
+    """,
+    "export_model_to_zip": """
+        -d dataset_reference required
+        -o Path required
+        -c str+ = ['3d_lowres', '3d_fullres', '2d', '3d_cascade_fullres']
+        -tr str+ = ['nnUNetTrainer']
+        -p str+ = ['nnUNetPlans']
+        -f fold+ = [0, 1, 2, 3, 4]
+        -chk str+ = ['checkpoint_final.pth']
+        --not_strict flag
+        --exp_cv_preds flag
+        --small flag
+        --verbose flag
+        --no_pbar flag
+    """,
+    "install_pretrained_model_from_zip": """
+        zip Path required
+        --sha256 sha256_digest
+        --max_gb positive_float
+        --force flag
+        --verbose flag
+        --no_pbar flag
+    """,
+    "download_pretrained_model_by_url": """
+        url str required
+        --sha256 sha256_digest
+        --max_gb positive_float
+        --force flag
+        --verbose flag
+        --no_pbar flag
+    """,
     "move_plans_between_datasets": """
         -s dataset_reference required
         -t dataset_reference required
@@ -164,6 +245,14 @@ COMMANDS = {
     "nnUNetv2_train": "train",
     "nnUNetv2_predict": "predict",
     "nnUNetv2_predict_from_modelfolder": "predict_from_modelfolder",
+    "nnUNetv2_accumulate_crossval_results": "accumulate_crossval_results",
+    "nnUNetv2_find_best_configuration": "find_best_configuration",
+    "nnUNetv2_ensemble": "ensemble",
+    "nnUNetv2_determine_postprocessing": "determine_postprocessing",
+    "nnUNetv2_apply_postprocessing": "apply_postprocessing",
+    "nnUNetv2_export_model_to_zip": "export_model_to_zip",
+    "nnUNetv2_install_pretrained_model_from_zip": "install_pretrained_model_from_zip",
+    "nnUNetv2_download_pretrained_model_by_url": "download_pretrained_model_by_url",
     "nnUNetv2_move_plans_between_datasets": "move_plans_between_datasets",
     "nnUNetv2_convert_MSD_dataset": "convert_msd_dataset",
     "nnUNetv2_convert_old_nnUNet_dataset": "convert_old_nnunet_dataset",
