@@ -137,11 +137,11 @@ def _architecture(reader: ObjectReader) -> Architecture:
     inner = ObjectReader(reader.mapping("architecture"), reader.findings, f"{reader.place}.architecture")
     if not inner.data:
         return Architecture(network_class_name="", arch_kwargs={}, requires_import=())
-    by_name_alone = inner.data.get("arch_kwargs", {}) is None  # null, as plans for pre-trained networks have it
+    null = {key for key, value in inner.data.items() if value is None}  # in plans for pre-trained networks: none
     return Architecture(
         network_class_name=inner.text("network_class_name"),
-        arch_kwargs={} if by_name_alone else inner.mapping("arch_kwargs"),
-        requires_import=() if by_name_alone else inner.texts("_kw_requires_import", default=()),
+        arch_kwargs={} if "arch_kwargs" in null else inner.mapping("arch_kwargs"),
+        requires_import=() if "_kw_requires_import" in null else inner.texts("_kw_requires_import", default=()),
     )
 
 

@@ -110,3 +110,16 @@ def test_the_old_name_of_the_intensity_statistics(plans_data: dict[str, Any]) ->
     plans = load(data)
     assert plans.foreground_intensity_properties_per_channel["1"].mean == 100.5
     assert json.dumps(plans.to_json()) == json.dumps(data)
+
+
+def test_networks_without_arguments(plans_data: dict[str, Any]) -> None:
+    """As plans for pre-trained networks have them."""
+    entry = {"network_class_name": "ResEncL", "arch_kwargs": None, "_kw_requires_import": None}
+    plans_data["configurations"]["3d_fullres"]["architecture"] = entry
+    plans = load(plans_data)
+    architecture = plans.configuration("3d_fullres").architecture
+    assert (architecture.short_name, architecture.arch_kwargs, architecture.requires_import) == ("ResEncL", {}, ())
+    assert plans.to_json()["configurations"]["3d_fullres"]["architecture"] == entry
+    del entry["arch_kwargs"]
+    with pytest.raises(PlansError, match="arch_kwargs"):
+        load(plans_data).configuration("3d_fullres")
