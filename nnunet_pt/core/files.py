@@ -188,6 +188,8 @@ def read_json(path: Path) -> Any:
             found=f"{error.msg} in line {error.lineno}, column {error.colno}",
             remedy="correct the file in a text editor, or make it again",
         ) from error
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, brackets in brackets
+        raise StorageError(f"{path} is JSON that cannot be read", found=str(error), remedy="make it again") from error
 
 
 def checksum(path: Path) -> str:

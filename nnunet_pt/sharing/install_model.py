@@ -103,7 +103,7 @@ def install_model(request: InstallRequest, workspace: Workspace) -> InstallResul
         check_space(results, sum(info.file_size for info in members))
         staged = {d: stack.enter_context(temporary_folder(_near(results, d))) for d in {u.split("/")[0] for u in units}}
         unpacked = _unpack(request, archive, members, staged)
-        models = [path for unit in units if _is_model(path := staged[unit.split("/")[0]] / unit)]
+        models = [m for m in (staged[unit.split("/")[0]] / unit for unit in units) if _is_model(m)]
         check_content(path, unpacked, models, tuple(staged.values()))
         commands = [command for model in models for command in predict_commands(model.parent.name, model)]
         for unit in units:

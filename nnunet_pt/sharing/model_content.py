@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
 import zipfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from nnunet_pt.core.errors import ArchiveError, NnunetError
 from nnunet_pt.core.files import read_json
@@ -16,8 +14,6 @@ from nnunet_pt.dataset.description import DatasetDescription
 from nnunet_pt.plans.plans import Plans
 from nnunet_pt.sharing import layout
 from nnunet_pt.sharing.layout import Kind
-
-_POSTPROCESSING = ("remove_all_but_largest_component_from_segmentation", "apply_postprocessing")
 
 
 def check_file(path: Path, kind: Kind) -> None:
@@ -36,12 +32,11 @@ def check_file(path: Path, kind: Kind) -> None:
         _refuse_packed(path)
         read_checkpoint(path, lazy=True)
     elif kind is Kind.PICKLE:
-        _check_postprocessing(path)
+        from nnunet_pt.evaluation.postprocessing_files import read_postprocessing
+
+        read_postprocessing(path)
     elif path.suffix == ".json":
-        try:
-            read_json(path)
-        except (ValueError, RecursionError) as error:
-            raise ArchiveError(f"{path} is not a JSON file that can be read.", found=str(error)) from error
+        read_json(path)
 
 
 def _refuse_packed(path: Path) -> None:
@@ -125,29 +120,3 @@ def check_content(
             expected="complete models, made of data only",
             remedy="do not use this archive; ask its maker",
         )
-
-
-class _Name:
-    """Stands in for a function of nnU-Net: cannot be called."""
-
-    __slots__ = ()
-
-
-class _Reader(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if name in _POSTPROCESSING and module.startswith("nnunetv2.postprocessing."):
-            return _Name()
-        raise pickle.UnpicklingError(f"a request for {module}.{name}")
-
-
-def _check_postprocessing(path: Path) -> None:
-    """nnU-Net's pickle: a list of its functions, and a list of their arguments."""
-    try:
-        with path.open("rb") as file:
-            functions, arguments = _Reader(file).load()
-        sound = all(isinstance(f, _Name) for f in functions) and len(functions) == len(arguments)
-        found = "other content"
-    except Exception as error:  # damaged pickles fail in every way there is
-        sound, found = False, str(error)
-    if not sound:
-        raise ArchiveError(f"{path} is not nnU-Net's postprocessing; nothing of it was executed.", found=found)

@@ -291,3 +291,11 @@ def test_checksum_depends_on_content_only(tmp_path: Path) -> None:
 def test_digest_ignores_key_order_and_array_types() -> None:
     assert digest_of({"a": (1, 2), "b": 1}) == digest_of({"b": np.int8(1), "a": np.array([1, 2])})
     assert digest_of({"a": [1, 2]}) != digest_of({"a": [2, 1]})
+
+
+@pytest.mark.parametrize("content", [b"1" * 10_000, b"[" * 100_000, b'{"a": 1', b"\xff"])
+def test_json_that_cannot_be_read(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(content)
+    with pytest.raises(StorageError, match=r"x\.json"):
+        read_json(path)
