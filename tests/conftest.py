@@ -258,6 +258,92 @@ def three(_three_cases: SmallDataset, tmp_path: Path) -> SmallDataset:
     )
 
 
+def tiny_architecture(axes: int) -> dict[str, Any]:
+    """A network of two stages that predicts in milliseconds."""
+    return {
+        "network_class_name": NETWORK["network_class_name"],
+        "arch_kwargs": {
+            "n_stages": 2,
+            "features_per_stage": [4, 6],
+            "conv_op": f"torch.nn.modules.conv.Conv{axes}d",
+            "kernel_sizes": [[3] * axes] * 2,
+            "strides": [[1] * axes, [2] * axes],
+            "n_conv_per_stage": [1, 1],
+            "n_conv_per_stage_decoder": [1],
+            "conv_bias": True,
+            "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{axes}d",
+            "norm_op_kwargs": {"eps": 1e-05, "affine": True},
+            "dropout_op": None,
+            "dropout_op_kwargs": None,
+            "nonlin": "torch.nn.LeakyReLU",
+            "nonlin_kwargs": {"inplace": True},
+        },
+        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+    }
+
+
+def write_tiny_model(
+    dataset: SmallDataset,
+    configuration: str = "3d_fullres",
+    *,
+    folds: Sequence[int | str] = (0,),
+    checkpoint: str = "checkpoint_final.pth",
+    trainer: str = "nnUNetTrainer",
+    mirror_axes: Sequence[int] | None = None,
+) -> Path:
+    """Write a model with random weights, others for each fold, as a training of the dataset leaves it.
+
+    The channels, labels and configurations are those of the dataset; all its networks become tiny ones.
+
+    Returns:
+        The model's folder in ``results`` of the dataset.
+    """
+    import torch
+
+    from nnunet_pt.dataset.description import DatasetDescription
+    from nnunet_pt.dataset.labels import Labels
+    from nnunet_pt.networks.build import build_network
+    from nnunet_pt.plans.plans import Plans
+    from nnunet_pt.transfer.checkpoint import Checkpoint, write_checkpoint
+
+    for entry in dataset.plans["configurations"].values():
+        if "patch_size" in entry:
+            entry["architecture"] = tiny_architecture(len(entry["patch_size"]))
+    plans = {**dataset.plans, "plans_name": "nnUNetPlans"}
+    planned = Plans.from_json(plans, "plans.json").configuration(configuration)
+    labels = Labels.from_description(DatasetDescription.from_json(dataset.description, Path("dataset.json")))
+    previous = len(labels.foreground_labels) if planned.previous_stage is not None else 0
+    folder = dataset.root / "results" / dataset.name / f"{trainer}__nnUNetPlans__{configuration}"
+    for number, fold in enumerate(folds):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(number)
+            network = build_network(
+                planned.architecture,
+                input_channels=len(dataset.description["channel_names"]) + previous,
+                num_outputs=labels.num_segmentation_heads,
+                deep_supervision=False,
+                patch_size=planned.patch_size,
+            )
+        init_args = {"plans": plans, "configuration": configuration, "fold": fold, "dataset_json": dataset.description}
+        axes = range(len(planned.patch_size)) if mirror_axes is None else mirror_axes
+        content = Checkpoint(
+            network_weights=network.state_dict(),
+            init_args=init_args,
+            trainer_name=trainer,
+            mirroring_axes=tuple(axes),
+        )
+        write_checkpoint(folder / f"fold_{fold}" / checkpoint, content)
+    (folder / "plans.json").write_text(json.dumps(plans))
+    (folder / "dataset.json").write_text(json.dumps(dataset.description))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model_folder() -> Callable[..., Path]:
+    """The function ``write_tiny_model`` for modules that cannot import it."""
+    return write_tiny_model
+
+
 @pytest.fixture
 def tiny_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
     """A file system of 64 kB, or of the size that a test is parametrized with; only root can make one."""
@@ -272,3 +358,65 @@ def tiny_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
         pytest.skip("a small file system cannot be mounted here")
     yield folder
     subprocess.run(["umount", folder], check=True)
+
+
+def write_cross_validation(
+    dataset: SmallDataset,
+    configuration: str,
+    folds: Mapping[int | str, Sequence[str]],
+    *,
+    wrong: float = 0.0,
+    wrong_probabilities: float | None = None,
+    probabilities: bool = True,
+    trainer: str = "nnUNetTrainer",
+    plans: str = "nnUNetPlans",
+) -> Path:
+    """Write a model folder with the final validation of its folds, but without checkpoints.
+
+    Args:
+        dataset: Has the cases; its labels are plain.
+        configuration: Of the model.
+        folds: The validation cases of each fold.
+        wrong: Share of the voxels that are predicted as something else.
+        wrong_probabilities: The same for the probabilities, by default the same voxels.
+        probabilities: Write probabilities, too.
+        trainer: Of the model.
+        plans: Of the model.
+
+    Returns:
+        The model's folder in ``results`` of the dataset.
+    """
+    import pickle
+
+    import SimpleITK as sitk
+
+    from nnunet_pt.dataset.images.registry import reader_writer_by_name
+
+    number = len(dataset.description["labels"])
+    folder = dataset.root / "results" / dataset.name / f"{trainer}__{plans}__{configuration}"
+    for fold, cases in folds.items():
+        validation = folder / f"fold_{fold}" / "validation"
+        validation.mkdir(parents=True)
+        for case in cases:
+            random = np.random.default_rng([len(configuration), *case.encode()])
+            label = sitk.GetArrayFromImage(sitk.ReadImage(str(dataset.label(case))))
+            chance, other = random.random((2, *label.shape))
+            moved = (label + 1 + (other * (number - 1)).astype(label.dtype)) % number
+            write_image(np.where(chance < wrong, moved, label).astype(np.uint8), validation / dataset.label(case).name)
+            if probabilities:
+                share = wrong if wrong_probabilities is None else wrong_probabilities
+                likely = np.where(chance < share, moved, label)
+                scores = np.where(np.arange(number)[:, None, None, None] == likely, 0.8, 0.2 / (number - 1))
+                np.savez_compressed(validation / f"{case}.npz", probabilities=scores.astype(np.float32))
+                _, properties = reader_writer_by_name("SimpleITKIO").read_segmentation(dataset.label(case))
+                (validation / f"{case}.pkl").write_bytes(pickle.dumps(properties))
+        (validation / "summary.json").write_text("{}")
+    (folder / "dataset.json").write_text(json.dumps(dataset.description))
+    (folder / "plans.json").write_text(json.dumps({**dataset.plans, "plans_name": plans}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cross_validation() -> Any:
+    """``write_cross_validation`` for modules that cannot import it."""
+    return write_cross_validation
