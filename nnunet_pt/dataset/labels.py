@@ -102,7 +102,7 @@ class Labels:
         """Names of the foreground classes in the order of the network's outputs; several names of one value joined."""
         if self.has_regions:
             return tuple(n for n, value in self.labels.items() if n != IGNORE and any(_members(value)))
-        names = {v: [n for n, value in self.labels.items() if value == v] for v in self.foreground_labels}
+        names = {v: [n for n, value in self.labels.items() if _members(value) == (v,)] for v in self.foreground_labels}
         return tuple("/".join(names[v]) or str(v) for v in self.foreground_labels)
 
     @property

@@ -214,6 +214,32 @@ FROZEN = {
         --verbose flag
         --no_pbar flag
     """,
+    "evaluate_folder": """
+        gt_folder Path required
+        pred_folder Path required
+        -djfile Path required
+        -pfile Path required
+        -o Path
+        -np positive_integer
+        --chill flag
+        --surface flag
+        -nsd_tolerance_mm positive_float+
+        --verbose flag
+        --no_pbar flag
+    """,
+    "evaluate_simple": """
+        gt_folder Path required
+        pred_folder Path required
+        -l label_value+ required
+        -il label_value
+        -o Path
+        -np positive_integer
+        --chill flag
+        --surface flag
+        -nsd_tolerance_mm positive_float+
+        --verbose flag
+        --no_pbar flag
+    """,
     "move_plans_between_datasets": """
         -s dataset_reference required
         -t dataset_reference required
@@ -253,6 +279,8 @@ COMMANDS = {
     "nnUNetv2_export_model_to_zip": "export_model_to_zip",
     "nnUNetv2_install_pretrained_model_from_zip": "install_pretrained_model_from_zip",
     "nnUNetv2_download_pretrained_model_by_url": "download_pretrained_model_by_url",
+    "nnUNetv2_evaluate_folder": "evaluate_folder",
+    "nnUNetv2_evaluate_simple": "evaluate_simple",
     "nnUNetv2_move_plans_between_datasets": "move_plans_between_datasets",
     "nnUNetv2_convert_MSD_dataset": "convert_msd_dataset",
     "nnUNetv2_convert_old_nnUNet_dataset": "convert_old_nnunet_dataset",
