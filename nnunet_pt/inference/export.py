@@ -108,7 +108,7 @@ def resampled_segmentation(logits_cxyz: Logits, grid: Regridding, labels: Labels
         return result
     kwargs = {k: v for k, v in grid.spec.kwargs.items() if k != "is_seg"}
     if logits_cxyz.shape[1:] == grid.shape:
-        result[...] = labels.logits_to_segmentation(logits_cxyz)
+        _running_argmax(iter(logits_cxyz), result)
     elif grid.spec.name == _STREAMED and kwargs.get("order", 3) <= 1 and kwargs.get("order_z", 0) <= 1:
         result[...] = resample_scores_to_labels(
             logits_cxyz, grid.shape, grid.current_spacing, grid.new_spacing, threads=grid.threads, **kwargs

@@ -204,23 +204,23 @@ def scores_to_labels(
     def fill(block: tuple[MatrixBlock, ...]) -> None:
         old = tuple(p.columns for p in block)
         new = tuple(p.rows for p in block)
-        result[new] = _best_class(scores_cxyz[(slice(None), *old)].astype(working), block, scores_cxyz.dtype, dtype)
+        result[new] = _best_class(scores_cxyz[(slice(None), *old)], block, working, dtype)
 
     in_threads(fill, itertools.product(*parts), threads)
     return result
 
 
-def _best_class(scores_cxyz: NDArray[Any], block: tuple[MatrixBlock, ...], score_dtype: Any, dtype: Any) -> Labels:
-    flat = scores_cxyz.reshape(len(scores_cxyz), -1)
-    highest = flat.max(axis=1)
+def _best_class(scores_cxyz: NDArray[Any], block: tuple[MatrixBlock, ...], working: Any, dtype: Any) -> Labels:
+    """The classes one by one: a block of all of them in the working type would be large if there are many."""
+    highest = np.array([scores.max() for scores in scores_cxyz], working)
     highest += np.abs(highest) * _SCORE_MARGIN
-    order = np.argsort(-flat.mean(axis=1), kind="stable")
+    order = np.argsort([-scores.mean(dtype=working) for scores in scores_cxyz], kind="stable")
     best = winner = None
     for c in order:
         if best is not None and highest[c] < best.min():
             continue
-        value = _interpolate(scores_cxyz[c], block)
-        if score_dtype == np.float16:
+        value = _interpolate(np.ascontiguousarray(scores_cxyz[c], working), block)
+        if scores_cxyz.dtype == np.float16:
             value = value.astype(np.float16).astype(value.dtype)
         if best is None or winner is None:
             best, winner = value, np.full(value.shape, c, dtype=dtype)

@@ -82,9 +82,9 @@ def _interpolate(volume: Tensor, new_shape: tuple[int, ...], axis: int | None) -
         return resize(volume[None], new_shape, mode="trilinear", align_corners=False)[0]
     in_plane = tuple(n for a, n in enumerate(new_shape) if a != axis)
     slices = torch.movedim(volume, axis + 1, 1)
-    channels, depth = slices.shape[:2]
-    resized = resize(slices.flatten(0, 1)[None], in_plane, mode="bilinear", align_corners=False)[0]
-    restored = torch.movedim(resized.reshape(channels, depth, *in_plane), 1, axis + 1)
+    # Channel by channel: torch rounds differently if there are more, and one class must not depend on the others
+    resized = torch.cat([resize(channel[None], in_plane, mode="bilinear", align_corners=False) for channel in slices])
+    restored = torch.movedim(resized, 1, axis + 1)
     return resize(restored[None], new_shape, mode="nearest-exact")[0]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,17 +54,51 @@ def resampled(scores: np.ndarray, to: Regridding) -> np.ndarray:
     return RESAMPLERS[to.spec.name](scores, to.shape, to.current_spacing, to.new_spacing, **to.spec.kwargs)
 
 
+SPECS = {
+    "linear": DEFAULT,
+    "nearest": replace(DEFAULT, kwargs={**DEFAULT.kwargs, "order": 0}),
+    "cubic": CUBIC,
+    "linear slices": replace(DEFAULT, kwargs={**DEFAULT.kwargs, "order_z": 1}),
+    "cubic slices": replace(CUBIC, kwargs={**CUBIC.kwargs, "order_z": 3}),
+    "slices by force": replace(DEFAULT, kwargs={**DEFAULT.kwargs, "force_separate_z": True}),
+    "torch": TORCH,
+    "torch slices": replace(TORCH, kwargs={**TORCH.kwargs, "force_separate_z": None}),
+}
+
+
+@pytest.mark.parametrize("ties", [False, True], ids=["", "ties"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 @pytest.mark.parametrize("spacing", [1.0, 5.0], ids=["isotropic", "thick slices"])
-@pytest.mark.parametrize("spec", [DEFAULT, CUBIC, TORCH], ids=["linear", "cubic", "torch"])
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 @pytest.mark.parametrize("labels", [LABELS, REGIONS], ids=["labels", "regions"])
 def test_streamed_segmentation_equals_resampling_everything_first(
-    labels: Labels, spec: ResamplingSpec, spacing: float, dtype: type
+    labels: Labels, spec: ResamplingSpec, spacing: float, dtype: type, ties: bool
 ) -> None:
-    scores, to = logits(dtype=dtype), grid(spec, spacing=spacing)
-    made = resampled_segmentation(scores, to, labels)
-    assert made.dtype == np.uint8
-    np.testing.assert_array_equal(made, labels.logits_to_segmentation(resampled(scores, to)))
+    scores = logits(dtype=dtype)
+    if ties:  # few different values, many equal to zero
+        scores = scores.clip(-1, 1).round()
+    for shape in ((9, 7, 13), (6, 11, 5), (6, 8, 10)):  # the second one as in 2D, the last one as it is
+        to = grid(spec, shape, spacing=spacing)
+        made = resampled_segmentation(scores, to, labels)
+        assert made.dtype == np.uint8
+        np.testing.assert_array_equal(made, labels.logits_to_segmentation(resampled(scores, to)))
+
+
+def test_of_equal_classes_the_first_wins() -> None:
+    scores = np.ones((3, 4, 5, 6), np.float32)
+    scores[0, :2] = 0
+    for spec in SPECS.values():
+        made = resampled_segmentation(scores, grid(spec, (8, 5, 6)), LABELS)
+        assert set(np.unique(made)) == {0, 1}
+
+
+def test_a_region_needs_more_than_half() -> None:
+    """The sigmoid of the smallest logits is 0.5 in float32."""
+    scores = np.array([0, 1e-9, 5e-8, 1e-7, 2e-7, 1e-6], np.float32).reshape(1, 1, 1, 6)
+    labels = Labels(labels={"background": 0, "a": (1, 2)}, regions_class_order=(1,))
+    made = resampled_segmentation(scores, grid(shape=(1, 1, 6)), labels)
+    np.testing.assert_array_equal(made, labels.logits_to_segmentation(scores))
+    np.testing.assert_array_equal(made.ravel(), [0, 0, 0, 0, 1, 1])
 
 
 @pytest.mark.parametrize("labels", [LABELS, REGIONS], ids=["labels", "regions"])
@@ -253,15 +288,47 @@ def test_input_of_the_next_stage(tmp_path: Path, small: Any, labels: Labels, nam
         assert stored.chunks[0] == stored.blocks[0] == 1
 
 
-def test_memory_does_not_grow_with_the_number_of_regions(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resamplers_get_one_channel_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    original = export.RESAMPLERS["resample_data_or_seg_to_shape"]
+    for name in (DEFAULT.name, TORCH.name):
+        original = export.RESAMPLERS[name]
 
-    def note(scores: np.ndarray, *args: Any, **kwargs: Any) -> np.ndarray:
-        sizes.append(len(scores))
-        return original(scores, *args, **kwargs)
+        def note(scores: np.ndarray, *args: Any, original: Any = original, **kwargs: Any) -> np.ndarray:
+            sizes.append(len(scores))
+            return original(scores, *args, **kwargs)
 
-    monkeypatch.setitem(export.RESAMPLERS._entries, "resample_data_or_seg_to_shape", note)
-    resampled_segmentation(logits(), grid(), REGIONS)
-    resampled_segmentation(logits(), grid(CUBIC), LABELS)
-    assert set(sizes) == {1}
+        monkeypatch.setitem(export.RESAMPLERS._entries, name, note)
+    for labels, spec in ((REGIONS, DEFAULT), (REGIONS, TORCH), (LABELS, CUBIC), (LABELS, TORCH)):
+        resampled_segmentation(logits(), grid(spec), labels)
+    assert sizes == [1] * 12
+
+
+@pytest.mark.parametrize("shape", [(64, 40, 52), (20, 25, 22), (32, 40, 36)], ids=["finer", "coarser", "same"])
+@pytest.mark.parametrize(
+    ("spec", "dtype"),
+    [(DEFAULT, np.float32), (DEFAULT, np.float16), (CUBIC, np.float32)],
+    ids=["linear", "half", "cubic"],
+)
+@pytest.mark.parametrize("regions", [False, True], ids=["labels", "regions"])
+def test_memory_does_not_grow_with_the_number_of_classes(
+    regions: bool, spec: ResamplingSpec, shape: tuple[int, ...], dtype: type
+) -> None:
+    def peak(classes: int) -> int:
+        values = range(1, classes)
+        labels = Labels(
+            labels={"background": 0, **{str(v): (v, v + 1) if regions else v for v in values}},
+            regions_class_order=tuple(values) if regions else None,
+        )
+        scores = logits(labels.num_segmentation_heads, (32, 40, 36), dtype)
+        resampled_segmentation(scores[:, :2, :2, :2], grid(spec, (3, 3, 3)), labels)  # imports and caches
+        tracemalloc.start()
+        resampled_segmentation(scores, grid(spec, shape), labels)
+        try:
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    few, many = peak(4), peak(24)
+    channel = 8 * max(32 * 40 * 36, int(np.prod(shape)))
+    assert many < few + 0.5 * channel  # 20 classes more
+    assert many < 5 * channel
