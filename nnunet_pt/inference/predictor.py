@@ -27,7 +27,6 @@ from nnunet_pt.inference.sliding_window import SlidingWindow
 from nnunet_pt.networks.device import all_cpus_for, choose_device
 from nnunet_pt.networks.precision import PrecisionName, choose_precision
 from nnunet_pt.networks.prediction import prepare_for_prediction
-from nnunet_pt.networks.prediction import prepare_for_prediction
 from nnunet_pt.plans.plans import Plans
 from nnunet_pt.preprocessing.case import CaseSettings, preprocess_arrays
 
