@@ -19,7 +19,7 @@ from nnunet_pt.dataset.description import FILE_NAME as DATASET_FILE
 from nnunet_pt.dataset.description import DatasetDescription
 from nnunet_pt.dataset.images.registry import reader_writer_by_name
 from nnunet_pt.dataset.labels import Labels
-from nnunet_pt.inference.export import PROBABILITIES_KEY, label_type, write_probabilities
+from nnunet_pt.inference.probabilities import PROBABILITIES_KEY, write_probabilities
 from nnunet_pt.plans.plans import Plans
 from nnunet_pt.preprocessing.store import PlainUnpickler
 
@@ -204,7 +204,7 @@ def _ensemble(task: _Task) -> None:
     if settings.save_probabilities:
         write_probabilities(Path(f"{case.output}.npz"), total)
         copy_file(case.properties, Path(f"{case.output}.pkl"))
-    segmentation = settings.labels.probabilities_to_segmentation(total).astype(label_type(settings.labels))
+    segmentation = settings.labels.probabilities_to_segmentation(total)
     writer = reader_writer_by_name(settings.writer_name)
     writer.write_segmentation(segmentation, Path(f"{case.output}{settings.file_ending}"), properties)
 

@@ -6,6 +6,7 @@ tries all of them at the same time. Regions overlap and are tried one after the 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 from nnunet_pt.core.console import get_logger, table
 from nnunet_pt.core.errors import NnunetError, PredictionError, UsageError
 from nnunet_pt.core.files import copy_file, make_folder, remove_leftovers, storage_errors
-from nnunet_pt.core.workers import CaseTask, MapResult, map_cases
+from nnunet_pt.core.workers import CaseTask, Executor, InProcessExecutor, LocalExecutor, MapResult, map_cases
 from nnunet_pt.dataset.description import DatasetDescription
 from nnunet_pt.dataset.images.registry import reader_writer_by_name
 from nnunet_pt.dataset.labels import Labels, LabelValue
@@ -115,13 +116,13 @@ class _Cases:
     Attributes:
         files: Case -> prediction and reference.
         settings: What is compared.
-        num_processes: Worker processes; 0 works in this process.
+        executor: Where to work.
         progress: Show the progress.
     """
 
     files: Mapping[str, tuple[Path, Path]]
     settings: EvaluationSettings
-    num_processes: int
+    executor: Executor
     progress: bool
 
     def evaluate(self, *variants: _Variant, description: str, output: Path | None = None) -> list[Summary]:
@@ -138,7 +139,7 @@ class _Cases:
             )
             tasks.append(CaseTask(case=case, argument=task, ram_bytes=_estimate_ram(prediction, self.settings)))
         found = map_cases(
-            _work, tasks, num_workers=self.num_processes, description=description, progress=self.progress
+            _work, tasks, num_workers=0, executor=self.executor, description=description, progress=self.progress
         ).results
         return [Summary.of([metrics[i] for metrics in found.values()]) for i in range(len(variants))]
 
@@ -218,13 +219,14 @@ def determine_postprocessing(
     settings = EvaluationSettings.of(labels, reader_name=plans.image_reader_writer, file_ending=description.file_ending)
     files = {case: (path, references / path.name) for case, path in segmentations(folder, settings.file_ending).items()}
     _require_references([reference for _, reference in files.values()], references)
-    cases = _Cases(files=files, settings=settings, num_processes=num_processes, progress=progress)
-    before, trials = _search(cases, labels)
-    steps = tuple(t.target for t in trials if t.accepted)
-    _remove_results(folder)
-    if not (folder / FILE_NAME).is_file():
-        before.save(folder / FILE_NAME)
-    after = _write_segmentations(folder, cases, steps, before) if keep_files else _evaluated(cases, steps, before)
+    with contextlib.closing(LocalExecutor(num_processes) if num_processes else InProcessExecutor()) as executor:
+        cases = _Cases(files=files, settings=settings, executor=executor, progress=progress)
+        before, trials = _search(cases, labels)
+        steps = tuple(t.target for t in trials if t.accepted)
+        _remove_results(folder)
+        if not (folder / FILE_NAME).is_file():
+            before.save(folder / FILE_NAME)
+        after = _write_segmentations(folder, cases, steps, before) if keep_files else _evaluated(cases, steps, before)
     file = write_postprocessing(folder, steps, before, after)
     return Postprocessing(file=file, steps=steps, trials=tuple(trials), before=before, after=after)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nnunet_pt.core.files import atomic_path, write_bytes
+from nnunet_pt.core.files import write_bytes
 from nnunet_pt.dataset.images.base import ImageReaderWriter
 from nnunet_pt.dataset.labels import Labels
+from nnunet_pt.inference.probabilities import write_probabilities
 from nnunet_pt.plans.plans import Configuration, Plans, ResamplingSpec
 from nnunet_pt.preprocessing.blosc_layout import blocks_and_chunks
 from nnunet_pt.preprocessing.crop import as_slices
@@ -23,12 +23,9 @@ from nnunet_pt.preprocessing.resample import RESAMPLERS, resample_scores_to_labe
 
 Logits = NDArray[Any]
 
-PROBABILITIES_KEY = "probabilities"
 _STREAMED = "resample_data_or_seg_to_shape"
 # The sigmoid of a smaller logit is 0.5 in float32, which is not more than 0.5
 _EVEN = 2.0**-23
-# Of zlib's levels; nnU-Net's level 6 takes nearly twice as long to make the file 1 % smaller
-_ZIP_LEVEL = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,16 +261,6 @@ def export_prediction(
     write_prediction(
         segmentation, probabilities, properties, reader_writer=reader_writer, output=output, file_ending=file_ending
     )
-
-
-def write_probabilities(path: Path, probabilities_cxyz: NDArray[np.float32]) -> None:
-    """Write probabilities as ``numpy.savez_compressed`` does, but faster."""
-    with (
-        atomic_path(path) as temporary,
-        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=_ZIP_LEVEL) as archive,
-        archive.open(f"{PROBABILITIES_KEY}.npy", "w", force_zip64=True) as file,
-    ):
-        np.lib.format.write_array(file, np.ascontiguousarray(probabilities_cxyz), allow_pickle=False)
 
 
 def export_for_next_stage(
