@@ -80,6 +80,7 @@ def test_model_folder_describes_the_model(tiny: TinyTraining) -> None:
         "dataset.json",
         "plans.json",
         "dataset_fingerprint.json",
+        "orientation.json",
     }
     assert json.loads((model / "dataset.json").read_text()) == tiny.dataset.description
     plans = json.loads((model / "plans.json").read_text())
