@@ -56,13 +56,18 @@ def blocks(page: Path, *kinds: str) -> list[str]:
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "bash")], ids=name_of)
 def test_commands_of_the_page_work_one_after_the_other(
-    page: Path, measured_workspace: Path, measured_phantom: Path, prepared_phantom: Path
+    page: Path, measured_workspace: Path, measured_phantom: Path, request: pytest.FixtureRequest
 ) -> None:
     shutil.copytree(measured_phantom, measured_workspace / "demo")  # saves measuring it once more
     (measured_workspace / "scripts").symlink_to(PROJECT / "scripts")
     script = "\n".join(blocks(page, "bash"))
     if "nnUNetv2_train" in script and "preprocess" not in script:
-        shutil.copytree(prepared_phantom, measured_workspace, dirs_exist_ok=True)
+        shutil.copytree(request.getfixturevalue("prepared_phantom"), measured_workspace, dirs_exist_ok=True)
+    elif "nnUNetv2_predict" in script:
+        shutil.copytree(request.getfixturevalue("trained_phantom"), measured_workspace, dirs_exist_ok=True)
+        if program := "".join(blocks(page, "python")):
+            (measured_workspace / "program.py").write_text(program, encoding="utf-8")
+            script += "\npython program.py"
     decathlon_task(measured_workspace / "Task04_Hippocampus", measured_workspace)
     version_1_task(measured_workspace / "nnUNet_raw_data" / "Task027_Old", measured_workspace)
     done = run_script(script, measured_workspace)
@@ -95,6 +100,22 @@ def prepared_phantom(tmp_path_factory: pytest.TempPathFactory, measured_phantom:
     )
     assert done.returncode == 0, done.stderr
     (folder / "scripts").unlink()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained_phantom(tmp_path_factory: pytest.TempPathFactory, prepared_phantom: Path) -> Path:
+    """What pages about prediction take for granted: two folds of the small 2d network of Dataset902."""
+    folder = tmp_path_factory.mktemp("trained") / "workspace"
+    shutil.copytree(prepared_phantom, folder)
+    done = run_script(
+        """
+        export nnUNet_preprocessed="$PWD/nnUNet_preprocessed" nnUNet_results="$PWD/nnUNet_results"
+        for fold in 0 1; do nnUNetv2_train 902 2d_small $fold -epochs 1 -iterations 2 --npz --no_pbar; done
+        """,
+        folder,
+    )
+    assert done.returncode == 0, done.stderr
     return folder
 
 
