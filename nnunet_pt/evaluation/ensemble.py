@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,7 +213,9 @@ def _read_probabilities(path: Path, labels: Labels) -> NDArray[np.float32]:
         try:
             with np.load(file, allow_pickle=False) as archive:
                 result = np.asarray(archive[PROBABILITIES_KEY], np.float32)
-        except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # damaged archives raise anything from BadZipFile to zlib.error
             raise PredictionError(
                 f"{path} does not hold probabilities, or is damaged.",
                 found=str(error) or type(error).__name__,
