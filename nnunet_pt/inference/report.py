@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_pt.core.console import duration
-from nnunet_pt.core.errors import NnunetError
+from nnunet_pt.core.errors import NnunetError, StorageError
 from nnunet_pt.core.files import read_json, write_json
 
 STEM = "prediction_report"
@@ -74,7 +75,11 @@ class PredictionReport:
 
     def failed(self, case: str, reason: Exception | str, seconds: float | None = None) -> None:
         """A case cannot be predicted."""
-        self.cases[case] = CaseRecord(status=FAILED, reason=reason_text(reason), seconds=seconds)
+        before = self.cases.get(case)
+        text = reason_text(reason)
+        if before is not None and before.status == OUTDATED:
+            text += "\nThe prediction that is there is of an earlier run."
+        self.cases[case] = CaseRecord(status=FAILED, reason=text, seconds=seconds)
         self._save_sometimes()
 
     def skipped(self, case: str, reason: str) -> None:
@@ -91,9 +96,17 @@ class PredictionReport:
         return {case: r.reason or "" for case, r in self.cases.items() if r.status == FAILED}
 
     def finish(self, *, completely: bool) -> None:
-        """Write the last state of the report."""
+        """Write the last state of the report.
+
+        Args:
+            completely: Whether everything was tried. If not, there is a better reason to complain than the report.
+
+        Raises:
+            StorageError: If it cannot be written.
+        """
         self._status = "finished" if completely else _INTERRUPTED
-        self.save()
+        with contextlib.nullcontext() if completely else contextlib.suppress(StorageError):
+            self.save()
 
     def save(self) -> None:
         """Write the report.
@@ -115,7 +128,8 @@ class PredictionReport:
 
     def _save_sometimes(self) -> None:
         if time.monotonic() - self._saved >= SAVE_INTERVAL_S:
-            self.save()
+            with contextlib.suppress(StorageError):  # predictions matter more; the last report will tell
+                self.save()
 
     def summary(self) -> str:
         """What was predicted and where, and each failed case with its reason."""

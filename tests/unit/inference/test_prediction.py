@@ -206,6 +206,17 @@ def test_volumes_with_a_2d_model(small: Any, tiny_model_folder: Make) -> None:
     assert bench.segmentation("a").shape == (10, 11, 12)
 
 
+def test_colour_images_with_a_2d_model(small: Any, tiny_model_folder: Make) -> None:
+    small.begin(channels=("R", "G", "B"), ending=".png")
+    small.plans["image_reader_writer"] = "NaturalImage2DIO"
+    bench = Bench(small, tiny_model_folder(small, "2d"))
+    values = np.random.default_rng(0).integers(0, 255, (20, 22, 3), np.uint8)
+    image = sitk.GetImageFromArray(values, isVector=True)
+    sitk.WriteImage(image, str(bench.images / "a_0000.png"))
+    assert not bench.predict().failures
+    assert sitk.GetArrayFromImage(sitk.ReadImage(str(bench.out / "a.png"))).shape == (20, 22)
+
+
 # ------------------------------------------------------------------------------------------- what costs only its case
 
 
@@ -244,6 +255,18 @@ def test_values_that_are_no_numbers_cost_their_case(bench: Bench) -> None:
     values[0, 0, 0] = np.nan
     bench.image("b_0000", values=values)
     assert "1 NaN" in failure(bench.predict(), "b")
+
+
+@pytest.mark.parametrize("tiny_disk", ["48k"], indirect=True)
+def test_full_disk_costs_the_cases_that_do_not_fit(bench: Bench, tiny_disk: Path) -> None:
+    bench.out = tiny_disk / "out"
+    report = bench.predict(save_probabilities=True, num_readers=0, num_exporters=0)
+    assert list(report.failures) and all("no space left" in reason for reason in report.failures.values())
+    assert report.names("done")
+    for case in report.names("done"):
+        assert bench.segmentation(case).shape == (10, 11, 12)
+    assert not list(bench.out.glob(".partial-*"))
+    assert bench.report()["num_cases"]["failed"] == len(report.failures)
 
 
 def test_images_without_channel_number_are_named(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
@@ -461,7 +484,7 @@ def test_a_case_that_failed_is_tried_again(bench: Bench) -> None:
     bench.predict()
     intact = (bench.images / "b_0000.nii.gz").read_bytes()
     (bench.images / "b_0000.nii.gz").write_bytes(intact[:500])
-    assert list(bench.predict().failures) == ["b"]
+    assert "of an earlier run" in failure(bench.predict(), "b")
     (bench.images / "b_0000.nii.gz").write_bytes(intact)
     assert bench.predict(continue_prediction=True).names("done") == ["b"]
 
