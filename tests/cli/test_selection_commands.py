@@ -112,9 +112,8 @@ def test_accumulated_folds_are_postprocessed(dataset: Any, capsys: pytest.Captur
 
 def test_plans_and_labels_can_be_elsewhere(dataset: Any, capsys: pytest.CaptureFixture[str]) -> None:
     model = results(dataset) / f"{MODEL}2d"
-    line = (
-        f"nnUNetv2_determine_postprocessing -i {model / 'fold_1' / 'validation'} -ref {dataset.raw / 'labelsTr'} -np 1"
-    )
+    folder = model / "fold_1" / "validation"
+    line = f"nnUNetv2_determine_postprocessing -i {folder} -ref {dataset.raw / 'labelsTr'} -np 1"
     assert run(line) == 1
     assert "validation/plans.json" in capsys.readouterr().err
     line += f" -plans_json {model / 'plans.json'} -dataset_json {model / 'dataset.json'} --remove_postprocessed"
