@@ -240,6 +240,18 @@ FROZEN = {
         --verbose flag
         --no_pbar flag
     """,
+    "plot_overlay_pngs": """
+        -d dataset_reference required
+        -o Path required
+        -np positive_integer
+        -channel_idx _channel = 0
+        --use_raw flag
+        -p str = nnUNetPlans
+        -c str
+        -overlay_intensity positive_float = 0.6
+        --verbose flag
+        --no_pbar flag
+    """,
     "move_plans_between_datasets": """
         -s dataset_reference required
         -t dataset_reference required
@@ -281,6 +293,7 @@ COMMANDS = {
     "nnUNetv2_download_pretrained_model_by_url": "download_pretrained_model_by_url",
     "nnUNetv2_evaluate_folder": "evaluate_folder",
     "nnUNetv2_evaluate_simple": "evaluate_simple",
+    "nnUNetv2_plot_overlay_pngs": "plot_overlay_pngs",
     "nnUNetv2_move_plans_between_datasets": "move_plans_between_datasets",
     "nnUNetv2_convert_MSD_dataset": "convert_msd_dataset",
     "nnUNetv2_convert_old_nnUNet_dataset": "convert_old_nnunet_dataset",
