@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,87 +21,18 @@ from nnunet_pt.inference.inputs import InputCase, checked_array, checked_previou
 from nnunet_pt.inference.model import TrainedModel, load_model
 from nnunet_pt.inference.orientation import Reorientation, orientation_of
 from nnunet_pt.inference.overlap import overlapped, tile_reporter
+from nnunet_pt.inference.results import CaseResult, Image, Prediction, PredictionOptions, Prepared, Properties
 from nnunet_pt.inference.sliding_window import Progress as TileProgress
 from nnunet_pt.inference.sliding_window import SlidingWindow
 from nnunet_pt.networks.device import all_cpus_for, choose_device
-from nnunet_pt.networks.precision import PrecisionName, choose_precision
+from nnunet_pt.networks.precision import choose_precision
 from nnunet_pt.networks.prediction import prepare_for_prediction
-from nnunet_pt.plans.plans import Plans
 from nnunet_pt.preprocessing.case import CaseSettings, preprocess_arrays
 
-__all__ = ["CaseResult", "InputCase", "Prediction", "PredictionOptions", "Predictor"]
+__all__ = ["CaseResult", "InputCase", "Prediction", "PredictionOptions", "Predictor", "Prepared"]
 
+_DEFAULT = PredictionOptions()
 _log = get_logger(__name__)
-
-Image = NDArray[np.float32]
-Properties = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PredictionOptions:
-    """How to predict.
-
-    Attributes:
-        step_size: Largest distance between neighbouring tiles as a share of the tile's extent.
-        gaussian: Weight the middle of a tile more than its border.
-        mirroring: Average the predictions of mirrored images, along the axes that the model was trained for.
-        device: "cuda", "cuda:1", "cpu" or "mps"; None for the first that there is.
-        precision: Numerical precision of the network's operations; "auto" for the fastest.
-        results_on_device: Sum up the outputs on a GPU instead of in the memory of the computer.
-        tiles_per_batch: Tiles that are predicted at once; by default as many as pays.
-        keep_orientation: Predict images in their own orientation even if the model was trained in another one.
-    """
-
-    step_size: float = 0.5
-    gaussian: bool = True
-    mirroring: bool = True
-    device: str | None = None
-    precision: PrecisionName = "auto"
-    results_on_device: bool = True
-    tiles_per_batch: int | None = None
-    keep_orientation: bool = False
-
-
-@dataclass(slots=True, kw_only=True)
-class Prediction:
-    """What was predicted, in the geometry of the input.
-
-    Attributes:
-        segmentation: (x, y, z), uint8 or uint16.
-        probabilities: float32 (classes or regions, x, y, z) if they were asked for.
-        properties: What reader and preprocessing noted about the image.
-    """
-
-    segmentation: NDArray[Any]
-    probabilities: NDArray[np.float32] | None
-    properties: Properties
-
-
-@dataclass(slots=True, kw_only=True)
-class CaseResult:
-    """What became of a case.
-
-    Attributes:
-        case: The case.
-        error: Why it failed; None if it did not.
-        seconds: How long the network took.
-        prediction: What was predicted, unless it was written to a file.
-    """
-
-    case: InputCase
-    error: Exception | None
-    seconds: float
-    prediction: Prediction | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    """A preprocessed image, and what is needed for the way back."""
-
-    image: Image
-    properties: Properties
-    original: Properties = field(default_factory=dict)
-    turn: Reorientation | None = None
 
 
 class Predictor:
@@ -116,7 +46,7 @@ class Predictor:
         UsageError: If the device, or the precision on it, is not available.
     """
 
-    def __init__(self, model: TrainedModel, options: PredictionOptions = PredictionOptions()) -> None:
+    def __init__(self, model: TrainedModel, options: PredictionOptions = _DEFAULT) -> None:
         self.model = model
         self.options = options
         self.device = choose_device(options.device)
@@ -152,7 +82,7 @@ class Predictor:
         *,
         folds: Sequence[int | str] | None = None,
         checkpoint_name: str = "checkpoint_final.pth",
-        options: PredictionOptions = PredictionOptions(),
+        options: PredictionOptions = _DEFAULT,
     ) -> Predictor:
         """A predictor for the model in a folder, see :func:`~nnunet_pt.inference.model.load_model`."""
         return cls(load_model(Path(folder), folds=folds, checkpoint_name=checkpoint_name), options)
@@ -225,6 +155,56 @@ class Predictor:
             raise ValueError("the model has no folds")
         return mean
 
+    def prepare(
+        self,
+        image_cxyz: NDArray[Any],
+        properties: Mapping[str, Any],
+        previous_segmentation: NDArray[Any] | None = None,
+        *,
+        threads: int = 1,
+    ) -> Prepared:
+        """Check, turn and preprocess an image.
+
+        Args:
+            image_cxyz: See :meth:`predict_array`; it is not changed.
+            properties: Likewise.
+            previous_segmentation: Likewise.
+            threads: Number of threads.
+
+        Raises:
+            PredictionError: If the image does not suit the model.
+        """
+        image, own = checked_array(image_cxyz, properties, self._num_channels)
+        if previous_segmentation is not None:
+            previous_segmentation = checked_previous(previous_segmentation, image, self.model.labels)
+        return self._prepared(image, own, previous_segmentation, None, threads)
+
+    def finish(
+        self, logits: Tensor, prepared: Prepared, probabilities: bool = False, *, threads: int = 1
+    ) -> Prediction:
+        """The way back from logits to the geometry of the image.
+
+        Args:
+            logits: What :meth:`predict_logits` gave.
+            prepared: What it was given.
+            probabilities: Give probabilities, too.
+            threads: Number of threads.
+        """
+        segmentation, shares = segmented(
+            logits.numpy(),
+            prepared.properties,
+            plans=self.model.plans,
+            configuration=self.model.configuration,
+            labels=self.model.labels,
+            probabilities=probabilities,
+            threads=threads,
+        )
+        if prepared.turn is not None:
+            segmentation = np.ascontiguousarray(prepared.turn.undo(segmentation))
+            shares = None if shares is None else prepared.turn.undo(shares)
+        properties = prepared.own_properties(self.model.plans)
+        return Prediction(segmentation=segmentation, probabilities=shares, properties=properties)
+
     def predict_array(
         self,
         image_cxyz: NDArray[Any],
@@ -245,8 +225,8 @@ class Predictor:
             PredictionError: If the image does not suit the model, or memory does not suffice.
         """
         cpus = available_cpus()
-        prepared = self._prepared_array(image_cxyz, properties, previous_segmentation, threads=cpus)
-        return self._finished(self.predict_logits(prepared.image), prepared, probabilities, threads=cpus)
+        prepared = self.prepare(image_cxyz, properties, previous_segmentation, threads=cpus)
+        return self.finish(self.predict_logits(prepared.image), prepared, probabilities, threads=cpus)
 
     def predict_arrays(
         self, images: Iterable[tuple[NDArray[Any], Mapping[str, Any]]], *, probabilities: bool = False
@@ -266,9 +246,9 @@ class Predictor:
         threads = self._threads(1, 1)
         results = overlapped(
             images,
-            load=lambda item: self._prepared_array(*item, None, threads=threads),
+            load=lambda item: self.prepare(*item, threads=threads),
             predict=lambda _, prepared: (self.predict_logits(prepared.image), prepared),
-            export=lambda _, predicted: self._finished(*predicted, probabilities, threads=threads),
+            export=lambda _, predicted: self.finish(*predicted, probabilities, threads=threads),
         )
         with contextlib.closing(results):
             for _, outcome in results:
@@ -307,7 +287,7 @@ class Predictor:
         threads = self._threads(num_readers, num_exporters)
         with Progress(total, "Predicting", disable=not progress) as bar:
 
-            def predict(item: tuple[int, InputCase], prepared: _Prepared) -> tuple[Tensor, _Prepared]:
+            def predict(item: tuple[int, InputCase], prepared: Prepared) -> tuple[Tensor, Prepared]:
                 begin = time.monotonic()
                 try:
                     report = tile_reporter(bar, item[1].name)
@@ -315,9 +295,12 @@ class Predictor:
                 finally:
                     seconds[item[0]] = time.monotonic() - begin
 
-            def export(item: tuple[int, InputCase], predicted: tuple[Tensor, _Prepared]) -> Prediction | None:
-                made = self._finished(*predicted, save_probabilities, threads=threads)
-                return self._written(item[1], made)
+            def export(item: tuple[int, InputCase], predicted: tuple[Tensor, Prepared]) -> Prediction | None:
+                made = self.finish(*predicted, save_probabilities, threads=threads)
+                if item[1].output is None:
+                    return made
+                self.write(made, item[1].output)
+                return None
 
             results = overlapped(
                 enumerate(cases),
@@ -344,23 +327,10 @@ class Predictor:
             return 1
         return max(1, available_cpus() // (num_readers + num_exporters))
 
-    def _prepared_case(self, case: InputCase, *, threads: int) -> _Prepared:
+    def _prepared_case(self, case: InputCase, *, threads: int) -> Prepared:
         model = self.model
         image, properties, previous = read_input(case, self._reader_writer, model.labels, self._num_channels)
         return self._prepared(image, properties, previous, case.name, threads)
-
-    def _prepared_array(
-        self,
-        image_cxyz: NDArray[Any],
-        properties: Mapping[str, Any],
-        previous: NDArray[Any] | None,
-        *,
-        threads: int,
-    ) -> _Prepared:
-        image, own = checked_array(image_cxyz, properties, self._num_channels)
-        if previous is not None:
-            previous = checked_previous(previous, image, self.model.labels)
-        return self._prepared(image, own, previous, None, threads)
 
     @property
     def _num_channels(self) -> int:
@@ -368,7 +338,7 @@ class Predictor:
 
     def _prepared(
         self, image: Image, properties: Properties, previous: NDArray[Any] | None, name: str | None, threads: int
-    ) -> _Prepared:
+    ) -> Prepared:
         refuse_flat_image(image.shape[1:], properties["spacing"], self.model.configuration.patch_size, name)
         turn = self._turn(properties, name)
         original = properties
@@ -376,7 +346,7 @@ class Predictor:
             image, properties = turn.apply(image), turn.properties(properties)
             previous = None if previous is None else turn.apply(previous)
         image, properties = self.preprocess(image, properties, previous, threads=threads)
-        return _Prepared(image, properties, original, turn)
+        return Prepared(image, properties, original, turn)
 
     def _turn(self, properties: Properties, name: str | None) -> Reorientation | None:
         """How an image has to be turned for the model; None if not at all."""
@@ -392,52 +362,21 @@ class Predictor:
             )  # fmt: skip
         return Reorientation.between(current, wanted)
 
-    def _finished(self, logits: Tensor, prepared: _Prepared, probabilities: bool, *, threads: int) -> Prediction:
-        segmentation, shares = segmented(
-            logits.numpy(),
-            prepared.properties,
-            plans=self.model.plans,
-            configuration=self.model.configuration,
-            labels=self.model.labels,
-            probabilities=probabilities,
-            threads=threads,
-        )
-        properties = prepared.properties
-        if prepared.turn is not None:
-            segmentation = np.ascontiguousarray(prepared.turn.undo(segmentation))
-            shares = None if shares is None else prepared.turn.undo(shares)
-            properties = {**_turned_back(properties, prepared.turn, self.model.plans), **prepared.original}
-        return Prediction(segmentation=segmentation, probabilities=shares, properties=properties)
+    def write(self, made: Prediction, output: Path) -> None:
+        """Write a prediction as :meth:`predict_cases` does.
 
-    def _written(self, case: InputCase, made: Prediction) -> Prediction | None:
-        if case.output is None:
-            return made
+        Args:
+            made: The prediction; its properties must be those of a reader.
+            output: Path of the segmentation without its ending.
+        """
         write_prediction(
             made.segmentation,
             made.probabilities,
             made.properties,
             reader_writer=self._reader_writer,
-            output=case.output,
+            output=output,
             file_ending=self.model.description.file_ending,
         )
-        return None
-
-
-def _turned_back(properties: Properties, turn: Reorientation, plans: Plans) -> Properties:
-    """The notes about cropping for the axes, in plans order, of the image as it was before it was turned."""
-    axes = [turn.order.index(axis) for axis in plans.transpose_forward]
-    source = [plans.transpose_backward[axis] for axis in axes]
-    shape, box = properties["shape_before_cropping"], properties["bbox_used_for_cropping"]
-    cropped = properties["shape_after_cropping_and_before_resampling"]
-    flipped = [[shape[i] - box[i][1], shape[i] - box[i][0]] for i in range(3)]
-    return {
-        **properties,
-        "shape_before_cropping": tuple(shape[i] for i in source),
-        "bbox_used_for_cropping": [
-            (flipped if turn.flipped[axis] else box)[i] for axis, i in zip(axes, source, strict=True)
-        ],
-        "shape_after_cropping_and_before_resampling": tuple(cropped[i] for i in source),
-    }
 
 
 def _explained(error: Exception, case: InputCase) -> Exception:

@@ -467,7 +467,7 @@ def test_errors_beyond_input(
     error: Exception,
 ) -> None:
     model = predictor(tiny_model())
-    owner, name = (model, "predict_logits") if where == "network" else (model, "_written")
+    owner, name = (model, "predict_logits") if where == "network" else (model, "write")
     original, calls = getattr(owner, name), []
 
     def sometimes(*args: Any, **kwargs: Any) -> Any:
