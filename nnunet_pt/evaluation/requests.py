@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nnunet_pt.core.console import get_logger
-from nnunet_pt.core.errors import NnunetError, PredictionError, UsageError
+from nnunet_pt.core.errors import DatasetError, PredictionError, UsageError
 from nnunet_pt.core.files import storage_errors
 from nnunet_pt.core.resources import default_num_processes
 from nnunet_pt.dataset.description import DatasetDescription
 from nnunet_pt.dataset.images.base import ImageReaderWriter
-from nnunet_pt.dataset.images.registry import choose_reader_writer, reader_writer_by_name, reader_writers
+from nnunet_pt.dataset.images.registry import choose_by_examples, reader_writer_by_name, reader_writers
 from nnunet_pt.dataset.labels import Labels, LabelValue
 from nnunet_pt.evaluation.metrics import EvaluationSettings, evaluate_folder
 from nnunet_pt.evaluation.summary import FILE_NAME, Summary
@@ -20,7 +20,6 @@ from nnunet_pt.evaluation.table import class_names, summary_table
 from nnunet_pt.plans.plans import Plans
 
 DEFAULT_PROCESSES = 8
-_MAX_EXAMPLES = 20  # images that may be damaged before no reader is found
 
 _log = get_logger(__name__)
 
@@ -112,7 +111,7 @@ def dataset_settings(
     labels = Labels.from_description(description)
     name, ending = plans.image_reader_writer, description.file_ending
     if name not in reader_writers or ending.lower() not in reader_writer_by_name(name).file_endings:
-        name = choose_reader_writer(description, next(iter(_files(references, ending)), None)).name
+        name = choose_by_examples(description, _files(references, ending)).name
     settings = EvaluationSettings.of(labels, reader_name=name, file_ending=ending, nsd_tolerances_mm=nsd_tolerances_mm)
     return settings, class_names(labels)
 
@@ -158,13 +157,10 @@ def label_settings(
 
 def _reader_for(folder: Path, ending: str) -> ImageReaderWriter | None:
     """The reader for files of an ending, also where the ending is not known to any reader."""
-    for example in _files(folder, ending)[:_MAX_EXAMPLES]:
-        try:
-            return choose_reader_writer(ending, example, allow_nonmatching=True)
-        except NnunetError:
-            continue
-    # Damaged files are complained about when they are compared
-    return choose_reader_writer(ending) if ending.lower() in _known_endings() else None
+    try:
+        return choose_by_examples(ending, _files(folder, ending), allow_nonmatching=True)
+    except DatasetError:
+        return None
 
 
 def _ending(name: str) -> str:

@@ -17,7 +17,7 @@ from nnunet_pt.core.workers import CaseFailure, CaseTask, map_cases
 from nnunet_pt.dataset.cases import Case, resolve_dataset_name, training_cases
 from nnunet_pt.dataset.description import FILE_NAME, DatasetDescription
 from nnunet_pt.dataset.images.base import FloatImage
-from nnunet_pt.dataset.images.registry import choose_reader_writer, reader_writer_by_name
+from nnunet_pt.dataset.images.registry import choose_by_examples, reader_writer_by_name
 from nnunet_pt.plans.plans import Plans
 from nnunet_pt.preprocessing.store import case_files, load_case, open_array
 
@@ -124,7 +124,7 @@ def _raw_cases(request: OverlayRequest, folder: Path) -> list[_Drawing]:
     description = DatasetDescription.load(folder / FILE_NAME)
     _check_channel(request, description)
     cases = training_cases(folder, description)
-    reader = choose_reader_writer(description, cases[0].images[0])
+    reader = choose_by_examples(description, [case.images[0] for case in cases])
     return [_Drawing(name=c.identifier, request=request, raw=c, reader_name=reader.name) for c in cases]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from nnunet_pt.core.errors import DatasetError, ImageError, NnunetError, UnknownNameError
@@ -24,6 +25,7 @@ reader_writers: Registry[type[ImageReaderWriter]] = Registry(
     },
 )
 ONLY_BY_NAME = frozenset({"SimpleITKIOWithReorient"})
+MAX_EXAMPLES = 20
 
 
 def reader_writer_by_name(name: str) -> ImageReaderWriter:
@@ -85,3 +87,25 @@ def choose_reader_writer(
     raise ImageError(
         f"The image {example_file} cannot be read.", found="; ".join(failures), remedy="replace it with an intact copy"
     )
+
+
+def choose_by_examples(
+    dataset: DatasetDescription | str, examples: Sequence[Path], *, allow_nonmatching: bool = False
+) -> ImageReaderWriter:
+    """The reader/writer for files of which some may be damaged.
+
+    Args:
+        dataset: dataset.json, or a file ending with its dot.
+        examples: The first one of 20 that can be read decides; if there is none, the file ending does.
+        allow_nonmatching: As for :func:`choose_reader_writer`.
+
+    Raises:
+        UnknownNameError: If dataset.json asks for one that does not exist.
+        DatasetError: If none knows the file ending.
+    """
+    for example in examples[:MAX_EXAMPLES]:
+        try:
+            return choose_reader_writer(dataset, example, allow_nonmatching=allow_nonmatching)
+        except ImageError:
+            continue
+    return choose_reader_writer(dataset)
