@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The main job from raw images to networks that are pre-trained, fine-tuned and validated, in ./demo, on artificial images.
+# The main job from raw images to a pre-trained and fine-tuned network and its predictions, in ./demo, on artificial images.
 # Every command is printed as you would type it. Repeating the demo takes seconds: finished work is kept.
 #
 #   scripts/demo.sh                           artificial images (about 3 minutes on 2 cores; a GPU is used if there is one)
@@ -111,6 +111,17 @@ fi
 if [ -z "${DEMO_DATA:-}" ]; then
     say "Dice of the one case that neither training has seen (seconds of training show how it goes, not how good it gets)"
     python scripts/show_dice.py "$nnUNet_results/Dataset${finetuning}_"*/{FromScratch,FineTuned}__*/fold_0
+fi
+
+if [ -z "${DEMO_DATA:-}" ]; then
+    raw=$(echo "$nnUNet_raw/Dataset${finetuning}_"*)
+    say "Images that no training has seen, with the fine-tuned network"
+    run nnUNetv2_predict -d $finetuning -i "$raw/imagesTs" -o "$folder/predictions" -c $small -tr FineTuned -f 0 --continue_prediction
+    say "How good are these predictions? (HD95: distance of surfaces in mm, the smaller the better)"
+    run nnUNetv2_evaluate_folder "$raw/labelsTs" "$folder/predictions" -djfile "$folder/predictions/dataset.json" \
+        -pfile "$folder/predictions/plans.json" --surface
+    say "The model in a file, for others"
+    run nnUNetv2_export_model_to_zip -d $finetuning -o "$folder/fine_tuned.zip" -c $small -tr FineTuned -f 0 --small
 fi
 
 say "What is there now"
