@@ -299,6 +299,7 @@ def _remove_results(folder: Path) -> None:
     """Remove what an earlier run wrote, first what would make it look complete."""
     output = folder / OUTPUT_FOLDER
     with storage_errors(folder):
+        remove_leftovers(folder)
         for path in (folder / PICKLE_FILE, folder / JSON_FILE, output / FILE_NAME):
             path.unlink(missing_ok=True)
         if output.is_dir():
