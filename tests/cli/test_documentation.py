@@ -179,7 +179,7 @@ def test_arguments_of_all_commands_shown_are_understood() -> None:
     for page, (program, *arguments) in shown:
         assert program in COMMANDS, f"{page} mentions {program}"
         module = importlib.import_module(COMMANDS[program].partition(":")[0])
-        arguments = ["4" if a == "$SLURM_ARRAY_TASK_ID" else a for a in arguments]
+        arguments = ["0" if a in ("$SLURM_ARRAY_TASK_ID", "$fold") else a for a in arguments]
         try:
             module.build_parser().parse_args(arguments)
         except SystemExit:
