@@ -22,7 +22,6 @@ from nnunet_pt.preprocessing.store import GT_FOLDER
 
 PLANS_FILE = "plans.json"
 VALIDATION_FOLDER = "validation"
-_MAX_NAMES = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,35 +7,30 @@ tries all of them at the same time. Regions overlap and are tried one after the 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from nnunet_pt.core.console import get_logger, table
-from nnunet_pt.core.errors import NnunetError, PredictionError, UsageError
+from nnunet_pt.core.errors import PredictionError, UsageError
 from nnunet_pt.core.files import copy_file, make_folder, remove_leftovers, storage_errors
-from nnunet_pt.core.workers import CaseTask, Executor, InProcessExecutor, LocalExecutor, MapResult, map_cases
+from nnunet_pt.core.workers import CaseTask, InProcessExecutor, LocalExecutor, MapResult, map_cases
 from nnunet_pt.dataset.description import DatasetDescription
-from nnunet_pt.dataset.images.registry import reader_writer_by_name
 from nnunet_pt.dataset.labels import Labels, LabelValue
-from nnunet_pt.evaluation.components import Segmentation, keep_largest_of_each
-from nnunet_pt.evaluation.metrics import EvaluationSettings, compute_metrics
+from nnunet_pt.evaluation.metrics import EvaluationSettings
+from nnunet_pt.evaluation.postprocessing_cases import Cases, CaseWork, Variant, estimate_ram, segmentations, work
 from nnunet_pt.evaluation.postprocessing_files import (
     JSON_FILE,
     PICKLE_FILE,
     KeepLargest,
     Steps,
-    apply_steps,
     write_postprocessing,
 )
-from nnunet_pt.evaluation.summary import FILE_NAME, CaseMetrics, Metrics, Summary
+from nnunet_pt.evaluation.summary import FILE_NAME, CaseMetrics, Summary
 from nnunet_pt.plans.plans import Plans
 
 OUTPUT_FOLDER = "postprocessed"
-_BYTES_PER_VOXEL = 32
 _MAX_NAMES = 10
 
 _log = get_logger(__name__)
@@ -86,107 +81,6 @@ class Postprocessing:
         return f"{trials}\nMean Dice {self.before.dice:.5f} -> {self.after.dice:.5f}. Written: {self.file}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Variant:
-    """Steps, and then the largest component of each of some labels that do not overlap."""
-
-    steps: Steps = ()
-    each: tuple[int, ...] = ()
-
-    def apply(self, segmentation: Segmentation) -> Segmentation:
-        result = apply_steps(segmentation, self.steps)
-        return keep_largest_of_each(result, self.each) if self.each else result
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Task:
-    """A case to be postprocessed: compared with its reference, or written, or both."""
-
-    prediction: Path
-    reference: Path | None
-    output: Path | None
-    settings: EvaluationSettings
-    variants: tuple[_Variant, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Cases:
-    """All cases of a folder.
-
-    Attributes:
-        files: Case -> prediction and reference.
-        settings: What is compared.
-        executor: Where to work.
-        progress: Show the progress.
-    """
-
-    files: Mapping[str, tuple[Path, Path]]
-    settings: EvaluationSettings
-    executor: Executor
-    progress: bool
-
-    def evaluate(self, *variants: _Variant, description: str, output: Path | None = None) -> list[Summary]:
-        """Metrics of each variant. With ``output`` there is one variant, and its segmentations are written there."""
-        tasks = []
-        for case, (prediction, reference) in self.files.items():
-            target = None if output is None else output / prediction.name
-            task = _Task(
-                prediction=prediction,
-                reference=reference,
-                output=target,
-                settings=self.settings,
-                variants=variants,
-            )
-            tasks.append(CaseTask(case=case, argument=task, ram_bytes=_estimate_ram(prediction, self.settings)))
-        found = map_cases(
-            _work, tasks, num_workers=0, executor=self.executor, description=description, progress=self.progress
-        ).results
-        return [Summary.of([metrics[i] for metrics in found.values()]) for i in range(len(variants))]
-
-
-def _work(task: _Task) -> tuple[CaseMetrics, ...]:
-    reader = reader_writer_by_name(task.settings.reader_name)
-    read, properties = reader.read_segmentation(task.prediction)
-    original = read[0].astype(np.int32)
-    results = []
-    previous: Segmentation | None = None
-    metrics: Mapping[LabelValue, Metrics] = {}
-    reference = None if task.reference is None else reader.read_segmentation(task.reference)[0][0]
-    if reference is not None and reference.shape != original.shape:
-        raise PredictionError(
-            f"The segmentation {task.prediction} does not have the shape of its reference.",
-            found=original.shape,
-            expected=f"{reference.shape}, as {task.reference}",
-            remedy="predict the case again, or correct the reference",
-        )
-    del read
-    for variant in task.variants:
-        segmentation = variant.apply(original)
-        if reference is not None and task.reference is not None:
-            if segmentation is not previous:
-                labels, ignored = task.settings.labels_or_regions, task.settings.ignore_label
-                metrics = compute_metrics(reference, segmentation, labels, ignored)
-            results.append(
-                CaseMetrics(
-                    reference_file=task.reference, prediction_file=task.output or task.prediction, metrics=metrics
-                )
-            )
-        previous = segmentation
-        if task.output is not None and segmentation is original:
-            copy_file(task.prediction, task.output)
-        elif task.output is not None:
-            reader.write_segmentation(segmentation, task.output, properties)
-    return tuple(results)
-
-
-def _estimate_ram(path: Path, settings: EvaluationSettings) -> int:
-    """Bytes that a case needs; 0 for a file that reading itself will complain about."""
-    try:
-        return reader_writer_by_name(settings.reader_name).read_header(path).num_voxels * _BYTES_PER_VOXEL
-    except NnunetError:
-        return 0
-
-
 def determine_postprocessing(
     folder: Path,
     references: Path,
@@ -220,7 +114,7 @@ def determine_postprocessing(
     files = {case: (path, references / path.name) for case, path in segmentations(folder, settings.file_ending).items()}
     _require_references([reference for _, reference in files.values()], references)
     with contextlib.closing(LocalExecutor(num_processes) if num_processes else InProcessExecutor()) as executor:
-        cases = _Cases(files=files, settings=settings, executor=executor, progress=progress)
+        cases = Cases(files=files, settings=settings, executor=executor, progress=progress)
         before, trials = _search(cases, labels)
         steps = tuple(t.target for t in trials if t.accepted)
         _remove_results(folder)
@@ -229,24 +123,6 @@ def determine_postprocessing(
         after = _write_segmentations(folder, cases, steps, before) if keep_files else _evaluated(cases, steps, before)
     file = write_postprocessing(folder, steps, before, after)
     return Postprocessing(file=file, steps=steps, trials=tuple(trials), before=before, after=after)
-
-
-def segmentations(folder: Path, file_ending: str) -> dict[str, Path]:
-    """Case -> file, sorted.
-
-    Raises:
-        PredictionError: If there are none.
-        StorageError: If the folder cannot be listed.
-    """
-    with storage_errors(folder):
-        names = sorted(p.name for p in folder.iterdir() if p.name.endswith(file_ending) and p.name[0] != ".")
-    if not names:
-        raise PredictionError(
-            f"There are no segmentations in {folder}.",
-            expected=f"files that end with {file_ending}",
-            remedy="check the path, and file_ending in dataset.json",
-        )
-    return {name.removesuffix(file_ending): folder / name for name in names}
 
 
 def _require_references(paths: Sequence[Path], folder: Path) -> None:
@@ -261,10 +137,10 @@ def _require_references(paths: Sequence[Path], folder: Path) -> None:
         )
 
 
-def _search(cases: _Cases, labels: Labels) -> tuple[Summary, list[Trial]]:
+def _search(cases: Cases, labels: Labels) -> tuple[Summary, list[Trial]]:
     """What to do, as nnU-Net decides: first all foreground together, then every label or region."""
     whole = KeepLargest(labels_or_regions=list(labels.foreground_labels))
-    before, together = cases.evaluate(_Variant(), _Variant(steps=(whole,)), description="Trying the whole foreground")
+    before, together = cases.evaluate(Variant(), Variant(steps=(whole,)), description="Trying the whole foreground")
     accepted = _better_everywhere(before, together)
     trials = [Trial(target=whole, before=before.dice, after=together.dice, accepted=accepted)]
     source, steps = (together, (whole,)) if accepted else (before, ())
@@ -272,12 +148,12 @@ def _search(cases: _Cases, labels: Labels) -> tuple[Summary, list[Trial]]:
     if len(targets) < 2:
         return before, trials
     if not labels.has_regions:
-        variant = _Variant(steps=steps, each=labels.foreground_labels)
+        variant = Variant(steps=steps, each=labels.foreground_labels)
         (tried,) = cases.evaluate(variant, description="Trying each label")
         return before, trials + [_trial(label, source, tried) for label in targets]
     for region in targets:
         longer = (*steps, KeepLargest(labels_or_regions=region))
-        (tried,) = cases.evaluate(_Variant(steps=longer), description=f"Trying {longer[-1]}")
+        (tried,) = cases.evaluate(Variant(steps=longer), description=f"Trying {longer[-1]}")
         trials.append(_trial(region, source, tried))
         if trials[-1].accepted:
             source, steps = tried, longer
@@ -309,10 +185,10 @@ def _remove_results(folder: Path) -> None:
                     path.unlink()
 
 
-def _write_segmentations(folder: Path, cases: _Cases, steps: Steps, before: Summary) -> Summary:
+def _write_segmentations(folder: Path, cases: Cases, steps: Steps, before: Summary) -> Summary:
     output = make_folder(folder / OUTPUT_FOLDER)
     if steps:
-        variant = _Variant(steps=steps)
+        variant = Variant(steps=steps)
         (after,) = cases.evaluate(variant, description="Postprocessing", output=output)
     else:  # as nnU-Net: the folder's own files
         for prediction, _ in cases.files.values():
@@ -326,8 +202,8 @@ def _write_segmentations(folder: Path, cases: _Cases, steps: Steps, before: Summ
     return after
 
 
-def _evaluated(cases: _Cases, steps: Steps, before: Summary) -> Summary:
-    return cases.evaluate(_Variant(steps=steps), description="Postprocessing")[0] if steps else before
+def _evaluated(cases: Cases, steps: Steps, before: Summary) -> Summary:
+    return cases.evaluate(Variant(steps=steps), description="Postprocessing")[0] if steps else before
 
 
 def apply_postprocessing(
@@ -370,14 +246,16 @@ def apply_postprocessing(
     labels = Labels.from_description(description)
     settings = EvaluationSettings.of(labels, reader_name=plans.image_reader_writer, file_ending=description.file_ending)
     _warn_of_unknown(steps, labels)
-    variants = (_Variant(steps=steps),)
+    variants = (Variant(steps=steps),)
     tasks = []
     for case, path in segmentations(folder, settings.file_ending).items():
-        task = _Task(prediction=path, reference=None, output=output / path.name, settings=settings, variants=variants)
-        tasks.append(CaseTask(case=case, argument=task, ram_bytes=_estimate_ram(path, settings)))
+        task = CaseWork(
+            prediction=path, reference=None, output=output / path.name, settings=settings, variants=variants
+        )
+        tasks.append(CaseTask(case=case, argument=task, ram_bytes=estimate_ram(path, settings)))
     remove_leftovers(make_folder(output))
     return map_cases(
-        _work,
+        work,
         tasks,
         num_workers=num_processes,
         description="Postprocessing",
