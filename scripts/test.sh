@@ -57,7 +57,7 @@ if [ -f "$results/tools/conformance.py" ]; then
     echo
     echo "agreement with nnU-Net (recorded results in $results; takes some minutes)"
     # shellcheck disable=SC2086
-    if ! python "$results/tools/conformance.py" ${CONFORMANCE_SECTIONS:-resampling networks losses schedules augmentation datasets plans} > "$log" 2>&1; then
+    if ! python "$results/tools/conformance.py" ${CONFORMANCE_SECTIONS:-resampling networks losses schedules augmentation datasets plans predict selection} > "$log" 2>&1; then
         failures+=("agreement with nnU-Net")
         grep -vE '^ok ' "$log"
     else

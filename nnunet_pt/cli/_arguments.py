@@ -7,7 +7,7 @@ import shutil
 import textwrap
 from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 from nnunet_pt.core.errors import UsageError
 
@@ -220,6 +220,22 @@ def dataset_reference(text: str) -> int | str:
     if text.isdecimal():
         return int(text)
     raise ArgumentTypeError(f"{text!r} is neither a number nor a name like Dataset004_Hippocampus")
+
+
+def fold(text: str) -> int | Literal["all"]:
+    """A fold: a number or ``all``."""
+    if text == "all":
+        return "all"
+    if text.isdecimal():
+        return int(text)
+    raise ArgumentTypeError(f"{text!r} is neither a number nor all")
+
+
+def natural(text: str) -> int:
+    """A whole number of at least 0."""
+    if not text.isdecimal():
+        raise ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
 
 
 def positive_integer(text: str) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from nnunet_pt.cli import _arguments as arguments
 from nnunet_pt.cli._run import EXIT_SOME_FAILED, Outcome, run
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def add_folds(parser: ArgumentParser) -> None:
     parser.add_argument(
         "-f",
         metavar="FOLD",
-        type=fold,
+        type=arguments.fold,
         nargs="+",
         default=list(FOLDS),
         help="folds whose predictions are averaged: numbers, or all (the fold that was trained on all cases) "
@@ -91,7 +92,7 @@ def add_threads(parser: ArgumentParser, default: int | None, explained: str) -> 
         parser.add_argument(
             option,
             metavar="N",
-            type=natural,
+            type=arguments.natural,
             default=default,
             help=f"threads that {what} while others are predicted (default: {explained.format(option.strip('-'))})",
         )
@@ -112,6 +113,12 @@ def add_running(parser: ArgumentParser) -> None:
         "being asked if memory runs out)",
     )
     parser.add_argument(
+        "-tiles_per_batch",
+        metavar="N",
+        type=arguments.positive_integer,
+        help="tiles that go through the network at once (default: as many as pay; fewer if memory runs out)",
+    )
+    parser.add_argument(
         "-precision",
         choices=("auto", "fp32", "bf16", "fp16"),
         default="auto",
@@ -122,22 +129,6 @@ def add_running(parser: ArgumentParser) -> None:
         action="store_true",
         help="predict images as they lie, even if the model knows that its training images lay differently",
     )
-
-
-def fold(text: str) -> int | Literal["all"]:
-    """A fold: a number or ``all``."""
-    if text == "all":
-        return "all"
-    if text.isdecimal():
-        return int(text)
-    raise ArgumentTypeError(f"{text!r} is neither a number nor all")
-
-
-def natural(text: str) -> int:
-    """A whole number of at least 0."""
-    if not text.isdecimal():
-        raise ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
-    return int(text)
 
 
 def _share(text: str) -> float:
@@ -173,6 +164,7 @@ def request(
         device=args.device,
         precision=args.precision,
         results_on_device=not args.not_on_device,
+        tiles_per_batch=args.tiles_per_batch,
         keep_orientation=args.keep_orientation,
         save_probabilities=args.save_probabilities,
         continue_prediction=args.continue_prediction,

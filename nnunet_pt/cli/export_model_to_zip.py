@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from nnunet_pt.cli import _arguments as arguments
 from nnunet_pt.cli._run import Outcome, run
-from nnunet_pt.cli.train import fold
 
 if TYPE_CHECKING:
     from nnunet_pt.sharing.export_model import ExportRequest
@@ -45,7 +44,7 @@ def build_parser() -> ArgumentParser:
     parser.add_argument(
         "-f",
         metavar="FOLD",
-        type=fold,
+        type=arguments.fold,
         nargs="+",
         default=[0, 1, 2, 3, 4],
         help="folds: numbers, or all (default: 0 1 2 3 4)",

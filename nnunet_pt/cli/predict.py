@@ -58,7 +58,7 @@ def build_parser() -> ArgumentParser:
     parser.add_argument(
         "-part_id",
         metavar="N",
-        type=prediction.natural,
+        type=arguments.natural,
         default=0,
         help="which of them this is, counted from 0 (default: %(default)s)",
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from nnunet_pt.cli import _arguments as arguments
 from nnunet_pt.cli._run import Outcome, run
@@ -33,7 +33,7 @@ def build_parser() -> ArgumentParser:
         "dataset", metavar="DATASET", type=arguments.dataset_reference, help="4, or Dataset004_Hippocampus"
     )
     parser.add_argument("configuration", metavar="CONFIGURATION", help="2d, 3d_fullres, 3d_lowres, 3d_cascade_fullres")
-    parser.add_argument("fold", metavar="FOLD", type=fold, help="0 to 4, or all: train on all cases")
+    parser.add_argument("fold", metavar="FOLD", type=arguments.fold, help="0 to 4, or all: train on all cases")
     parser.add_argument(
         "-tr",
         metavar="NAME",
@@ -78,11 +78,15 @@ def _add_recipe(parser: ArgumentParser) -> None:
     group.add_argument("-epochs", metavar="N", type=positive, help="number of epochs")
     group.add_argument("-lr", metavar="RATE", type=arguments.positive_float, help="initial learning rate")
     group.add_argument("-iterations", metavar="N", type=positive, help="training iterations of an epoch")
-    group.add_argument("-warmup_epochs", metavar="N", type=_natural, help="epochs in which the learning rate rises")
+    group.add_argument(
+        "-warmup_epochs", metavar="N", type=arguments.natural, help="epochs in which the learning rate rises"
+    )
     group.add_argument(
         "-patience", metavar="N", type=positive, help="stop after so many epochs without a better (averaged) Dice"
     )
-    group.add_argument("-seed", metavar="N", type=_natural, help="seed of everything random (default: a fresh one)")
+    group.add_argument(
+        "-seed", metavar="N", type=arguments.natural, help="seed of everything random (default: a fresh one)"
+    )
     group.add_argument(
         "--deterministic", action="store_true", default=None, help="same seed, same result (may be slower on a GPU)"
     )
@@ -111,21 +115,6 @@ def _add_running(parser: ArgumentParser) -> None:
     group.add_argument(
         "--tensorboard", action="store_true", help="write files for TensorBoard (pip install nnunet-pt[tensorboard])"
     )
-
-
-def fold(text: str) -> int | Literal["all"]:
-    """A fold: a number or ``all``."""
-    if text == "all":
-        return "all"
-    if text.isdecimal():
-        return int(text)
-    raise ArgumentTypeError(f"{text!r} is neither a number nor all")
-
-
-def _natural(text: str) -> int:
-    if not text.isdecimal():
-        raise ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
-    return int(text)
 
 
 def _minutes(text: str) -> float:

@@ -155,6 +155,7 @@ def _load(request: PredictRequest, report: PredictionReport) -> Predictor:
         device=request.device,
         precision=request.precision,
         results_on_device=request.results_on_device,
+        tiles_per_batch=request.tiles_per_batch,
         keep_orientation=request.keep_orientation,
     )
     predictor = Predictor.from_folder(

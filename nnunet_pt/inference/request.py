@@ -26,6 +26,7 @@ class PredictRequest:
         device: "cuda", "cpu" or "mps"; None: the fastest there is.
         precision: Of the network's computations.
         results_on_device: Collect the results of tiles where they are computed (CUDA).
+        tiles_per_batch: Tiles that go through the network at once; None: as many as pay.
         keep_orientation: Predict images as they lie, even if the training images lay differently.
         save_probabilities: Write probabilities and properties, too.
         continue_prediction: Leave out cases whose prediction exists.
@@ -47,6 +48,7 @@ class PredictRequest:
     device: str | None = None
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     results_on_device: bool = True
+    tiles_per_batch: int | None = None
     keep_orientation: bool = False
     save_probabilities: bool = False
     continue_prediction: bool = False

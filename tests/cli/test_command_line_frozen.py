@@ -77,9 +77,9 @@ FROZEN = {
         -epochs positive_integer
         -lr positive_float
         -iterations positive_integer
-        -warmup_epochs _natural
+        -warmup_epochs natural
         -patience positive_integer
-        -seed _natural
+        -seed natural
         --deterministic flag
         -precision str
         -augment_on str = cpu
@@ -110,6 +110,7 @@ FROZEN = {
         -device str
         --disable_progress_bar flag
         --not_on_device flag
+        -tiles_per_batch positive_integer
         -precision str = auto
         --keep_orientation flag
     """,
@@ -130,6 +131,7 @@ FROZEN = {
         -device str
         --disable_progress_bar flag
         --not_on_device flag
+        -tiles_per_batch positive_integer
         -precision str = auto
         --keep_orientation flag
     """,

@@ -29,11 +29,11 @@ from tiny_training import (
 from torch import Tensor
 
 from nnunet_pt.core.errors import TrainingError, UnknownNameError, UsageError
+from nnunet_pt.networks.device import choose_device
 from nnunet_pt.training import process
 from nnunet_pt.training.patches import PatchSource
 from nnunet_pt.training.pipelines import augmentation_settings
 from nnunet_pt.training.recipes import RECIPES
-from nnunet_pt.networks.device import choose_device
 from nnunet_pt.training.run import command_line
 from nnunet_pt.training.schedules import lr_at
 from nnunet_pt.training.task import TrainRequest
