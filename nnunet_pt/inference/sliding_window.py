@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 PEAK = 10.0
 SIGMA_SHARE = 1 / 8
-# Voxels of all tiles that go through the network at once: more only costs memory
-VOXELS_PER_BATCH = {"cpu": 1 << 16, "cuda": 1 << 22}
+# Voxels of all tiles that go through the network at once: more only costs memory. Two threads with a tile each are
+# 5 % faster than two threads that share one
+VOXELS_PER_BATCH = {"cpu": 1 << 18, "cuda": 1 << 22}
 # Logits on the CPU are kept in float32 up to this number of values (1 GiB), in float16 beyond
 MAX_FLOAT32_VALUES = 1 << 28
 
