@@ -252,13 +252,13 @@ def _spacing_harms(configurations: Sequence[Configuration], moved: Plans, finger
     from numpy import median
 
     median_spacing = median(fingerprint.spacings, axis=0)[list(moved.transpose_forward)].tolist()
-    concerned: dict[tuple[float, ...], list[str]] = {}
+    concerned: dict[tuple[float | None, ...], list[str]] = {}
     for configuration in configurations:
         concerned.setdefault(configuration.spacing, []).append(configuration.name)
     harms = []
     for spacing, names in concerned.items():
         own = median_spacing[-len(spacing) :]
-        factor = max(max(a / b, b / a) for a, b in zip(spacing, own, strict=True))
+        factor = max((max(a / b, b / a) for a, b in zip(spacing, own, strict=True) if a is not None), default=1.0)
         if factor > MAX_SPACING_FACTOR:
             harms.append(
                 f"{', '.join(names)}: spacing {sizes(spacing)} mm, but the median of {moved.dataset_name} is "
