@@ -229,5 +229,5 @@ def _check_enough(plan: TransferPlan, chosen: set[str]) -> None:
             found=f"{used} of {len(counted)} tensors with {taken:,} of {total:,} parameters; {len(plan.unused)} "
             f"tensors of the file without a place\n{plan.table()}",
             expected="at least half",
-            remedy="use plans with the architecture of the checkpoint, or allow it with --allow_little",
+            remedy="use plans with the architecture of the checkpoint, or allow it with --allow_little_transfer",
         )
