@@ -18,6 +18,8 @@ MODULES = (
     "plan_experiment",
     "preprocess",
     "train",
+    "preprocess_like_nnssl",
+    "plan_like_dynamic",
     "predict",
     "predict_from_modelfolder",
     "accumulate_crossval_results",

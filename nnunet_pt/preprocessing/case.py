@@ -76,7 +76,7 @@ class CaseSettings:
                 "reader": self.reader_name,
                 "transpose": self.transpose_forward,
                 "preprocessor": c.preprocessor_name,
-                "spacing": c.spacing,
+                "spacing": [None if s is None else float(s) for s in c.spacing],  # 1 and 1.0 are the same
                 "patch_size": c.patch_size,
                 "normalization": [c.normalization_schemes, c.use_mask_for_norm],
                 "resampling": [[r.name, dict(r.kwargs)] for r in (c.resampling_data, c.resampling_seg)],

@@ -273,6 +273,34 @@ FROZEN = {
         --verbose flag
         --no_pbar flag
     """,
+    "preprocess_like_nnssl": """
+        -d dataset_reference required
+        -n,--pretraining_name str required
+        -pc,--pretrained_checkpoint str required
+        -am,--adaptation_mode str = default_nnunet
+        -os,--override_spacing float+
+        -norm str = zscore
+        -np positive_integer
+        --overwrite_pp flag
+        --force flag
+        --max_ram_gb positive_float
+        --continue_on_error flag
+        --verbose flag
+        --no_pbar flag
+    """,
+    "plan_like_dynamic": """
+        -d dataset_reference required
+        -n,--pretraining_name str required
+        -pc,--pretrained_checkpoint str required
+        -pl,--plans_identifier str = nnUNetPlans
+        -np positive_integer
+        --overwrite_pp flag
+        --force flag
+        --max_ram_gb positive_float
+        --continue_on_error flag
+        --verbose flag
+        --no_pbar flag
+    """,
 }
 
 COMMANDS = {
@@ -281,6 +309,8 @@ COMMANDS = {
     "nnUNetv2_plan_experiment": "plan_experiment",
     "nnUNetv2_preprocess": "preprocess",
     "nnUNetv2_train": "train",
+    "nnUNetv2_preprocess_like_nnssl": "preprocess_like_nnssl",
+    "nnUNetv2_plan_like_dynamic": "plan_like_dynamic",
     "nnUNetv2_predict": "predict",
     "nnUNetv2_predict_from_modelfolder": "predict_from_modelfolder",
     "nnUNetv2_accumulate_crossval_results": "accumulate_crossval_results",
@@ -327,6 +357,8 @@ CHOICES = {
     "-device": ("cuda", "cpu", "mps"),
     "-precision": ("auto", "fp32", "bf16", "fp16"),
     "-augment_on": ("cpu", "gpu"),
+    "-am": ("default_nnunet", "fixed", "like_pretrained", "no_resample"),
+    "-norm": ("zscore", "default_nnunet"),
 }
 
 
