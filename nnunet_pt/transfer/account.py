@@ -103,6 +103,7 @@ class TransferPlan:
         policy: ``strict``, ``match`` or ``adapt``.
         unused: Tensors in the file that have no place in the target.
         notes: What is to be said about the transfer as a whole.
+        too_little: Why a training would refuse the transfer unless that is allowed; None if enough is taken.
         values: Target name to a function that gives its new values from the present ones.
     """
 
@@ -113,6 +114,7 @@ class TransferPlan:
     policy: str
     unused: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    too_little: str | None = None
     values: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict, repr=False, compare=False)
 
     def apply(self, network: nn.Module) -> None:
@@ -189,6 +191,7 @@ class TransferPlan:
             "policy": self.policy,
             "share": self.share(),
             "encoder_share": self.encoder_share,
+            "too_little": self.too_little,
             "notes": list(self.notes),
             "parts": [p.to_json() for p in self.parts()],
             "stages": [s.to_json() for s in self.stages()],

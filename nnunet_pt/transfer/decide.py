@@ -24,11 +24,12 @@ from nnunet_pt.transfer.adapt import (
     swap_rotary_axes,
 )
 from nnunet_pt.transfer.adaptation_plan import NetworkKeys
-from nnunet_pt.transfer.names import Part, plainest_names
+from nnunet_pt.transfer.names import SEGMENTATION_LAYERS, Part, plainest_names
 from nnunet_pt.transfer.positions import Positions, fit_positions
 from nnunet_pt.transfer.weights import shape_text
 
 Values = Callable[[Tensor], Tensor]
+SEGMENTATION_LAYERS_STAY: Final = "segmentation layers are not transferred"
 _SKIP_CONNECTION: Final = re.compile(r"decoder\.stages\.\d+\.convs\.0\.conv\.weight")
 _QUERY_OR_KEY: Final = re.compile(r"(.*\.attn)\.[qk]_proj\.(weight|bias)")
 _TOKEN_SIZE: Final = (8, 8, 8)  # of networks whose tokens several convolutions make
@@ -136,7 +137,7 @@ def decide(pair: Pair, rules: Rules) -> Decision:
     reason = _reason_to_leave(pair, rules)
     if reason is not None:
         return Decision(action="skipped", how=reason)
-    if pair.part == "heads":
+    if pair.part == "heads" and rules.policy != "strict":
         return _head(pair, pair.source, rules)
     if rules.policy == "adapt" and pair.name == rules.keys.positions:
         return _positions(pair.tensor, pair.source, rules)
@@ -148,8 +149,10 @@ def decide(pair: Pair, rules: Rules) -> Decision:
 def _reason_to_leave(pair: Pair, rules: Rules) -> str | None:
     if not pair.chosen:
         return "not among the chosen layers"
-    if pair.part == "heads" and (not rules.heads or rules.policy == "strict"):
-        return "segmentation layers are not transferred"
+    if rules.policy == "strict" and SEGMENTATION_LAYERS in pair.name:  # nnU-Net's rule knows heads by this name only
+        return SEGMENTATION_LAYERS_STAY
+    if pair.part == "heads" and not rules.heads and rules.policy != "strict":
+        return SEGMENTATION_LAYERS_STAY
     if not rules.decoder and pair.part not in ("stem", "encoder"):
         return "only the encoder is transferred"
     return None

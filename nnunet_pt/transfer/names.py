@@ -20,8 +20,8 @@ Part = Literal["stem", "encoder", "decoder", "heads", "other"]
 _UNIT: Final = re.compile(r"(.*\.)all_modules\.(\d+)\.(.+)")
 _REPEATED_ENCODER: Final = re.compile(r"(.*\.|)decoder\.encoder\.(.+)")
 _STAGE: Final = re.compile(
-    r"(encoder\.stages\.\d+|decoder\.(?:stages|transpconvs)\.\d+|eva\.blocks\.\d+|up_projection\.decode\.\d+"
-    r"|down_projection\.(?:stem|stages\.\d+|proj\w*|final_proj)|encoder\.stem|eva\.\w+)(?:\.|$)"
+    r"((?:.+\.)?(?:encoder\.stages\.\d+|decoder\.(?:stages|transpconvs)\.\d+|eva\.blocks\.\d+|up_projection\.decode\.\d+"
+    r"|down_projection\.(?:stem|stages\.\d+|proj\w*|final_proj)|encoder\.stem|eva\.\w+))(?:\.|$)"
 )
 _DECODER_LEVEL: Final = re.compile(
     r"((?:.*\.)?(?:decoder\.(?:stages|transpconvs|seg_layers)|up_projection\.decode)\.)(\d+)(\..+)"
@@ -56,7 +56,11 @@ def one_name_each(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dic
         plain = _plainest(name, firsts)
         if plain not in stored or _authority(name) > _authority(stored[plain]):
             stored[plain] = name
-    return {plain: weights[name] for plain, name in stored.items()}, stored
+    unique = {plain: weights[name] for plain, name in stored.items()}
+    for plain, tensor in unique.items():
+        if plain in weights and _same(weights[plain], tensor):
+            stored[plain] = plain  # the name that people expect
+    return unique, stored
 
 
 def stale_names(weights: Mapping[str, Tensor], stored: Mapping[str, str]) -> tuple[str, ...]:

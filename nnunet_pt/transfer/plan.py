@@ -13,7 +13,7 @@ from nnunet_pt.transfer.adaptation_plan import NetworkKeys
 from nnunet_pt.transfer.decide import Decision, Pair, Rules, decide
 from nnunet_pt.transfer.layer_selection import select
 from nnunet_pt.transfer.match import counterparts
-from nnunet_pt.transfer.names import is_head, keys_of, part_of, plainest_names, stage_of
+from nnunet_pt.transfer.names import SEGMENTATION_LAYERS, is_head, keys_of, part_of, plainest_names, stage_of
 from nnunet_pt.transfer.source import PretrainedSource
 from nnunet_pt.transfer.weights import bare_network, listing, non_finite_tensors, shape_text, tensors_with_names
 
@@ -85,19 +85,21 @@ def plan_transfer(
     decisions = [decide(pair, rules) for pair in pairs]
     _check_differences(source, pairs, decisions, policy)
     used = {pair.source_name for pair in pairs if pair.source_name is not None}
+    tensors = tuple(_account(pair, decision, source) for pair, decision in zip(pairs, decisions, strict=True))
     plan = TransferPlan(
-        tensors=tuple(_account(pair, decision, source) for pair, decision in zip(pairs, decisions, strict=True)),
+        tensors=tensors,
         path=source.path,
         kind=source.kind,
         sha256=source.sha256,
         policy=policy,
         unused=tuple(source.stored_as.get(name, name) for name in source.weights if name not in used),
         notes=_notes(source),
+        too_little=_too_little(tensors, {pair.target for pair in pairs if pair.chosen}),
         values={p.target: d.values for p, d in zip(pairs, decisions, strict=True) if d.values is not None},
     )
     _check_finite(source, pairs, decisions)
-    if policy != "strict" and not settings.allow_little:
-        _check_enough(plan, {pair.target for pair in pairs if pair.chosen})
+    if plan.too_little is not None and not settings.allow_little:
+        raise _refuse(plan)
     return plan
 
 
@@ -189,7 +191,7 @@ def _check_differences(source: PretrainedSource, pairs: list[Pair], decisions: l
     differences = [
         f"{pair.target}: checkpoint {shape_text(pair.source)}, network {shape_text(pair.tensor)}"
         for pair, decision in zip(pairs, decisions, strict=True)
-        if pair.chosen and pair.part != "heads" and decision.action != "copied"
+        if pair.chosen and decision.action != "copied" and SEGMENTATION_LAYERS not in pair.name
     ]
     if differences:
         raise CheckpointError(
@@ -216,18 +218,22 @@ def _check_finite(source: PretrainedSource, pairs: list[Pair], decisions: list[D
         )
 
 
-def _check_enough(plan: TransferPlan, chosen: set[str]) -> None:
-    """Complain if less than half of the encoder is taken, whether tensors or their values are counted."""
-    encoder = [t for t in plan.tensors if t.part in ("stem", "encoder") and t.target in chosen]
-    counted = encoder or [t for t in plan.tensors if t.part != "heads" and t.target in chosen]
+def _too_little(tensors: tuple[TensorTransfer, ...], chosen: set[str]) -> str | None:
+    """What is taken, if it is less than half of the encoder, whether tensors or their values are counted."""
+    encoder = [t for t in tensors if t.part in ("stem", "encoder") and t.target in chosen]
+    counted = encoder or [t for t in tensors if t.part != "heads" and t.target in chosen]
     total, taken = sum(t.parameters for t in counted), sum(t.transferred for t in counted)
     used = sum(t.transferred > 0 for t in counted)
-    if total and taken < _ENOUGH * total and used < _ENOUGH * len(counted):
-        raise CheckpointError(
-            f"{plan.path} fits this network badly: too little of its {'encoder' if encoder else 'network'} would be "
-            "transferred.",
-            found=f"{used} of {len(counted)} tensors with {taken:,} of {total:,} parameters; {len(plan.unused)} "
-            f"tensors of the file without a place\n{plan.table()}",
-            expected="at least half",
-            remedy="use plans with the architecture of the checkpoint, or allow it with --allow_little_transfer",
-        )
+    if taken >= _ENOUGH * total or used >= _ENOUGH * len(counted):
+        return None
+    where = "encoder" if encoder else "network"
+    return f"{used} of {len(counted)} tensors of the {where}, {taken:,} of {total:,} parameters"
+
+
+def _refuse(plan: TransferPlan) -> CheckpointError:
+    return CheckpointError(
+        f"{plan.path} fits this network badly: too little of it would be transferred.",
+        found=f"{plan.too_little}; {len(plan.unused)} tensors of the file without a place\n{plan.table()}",
+        expected="at least half",
+        remedy="use plans with the architecture of the checkpoint, or allow it with --allow_little_transfer",
+    )
