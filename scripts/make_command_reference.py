@@ -18,6 +18,7 @@ MODULES = (
     "plan_experiment",
     "preprocess",
     "train",
+    "train_pretrained",
     "preprocess_like_nnssl",
     "plan_like_dynamic",
     "predict",

@@ -74,6 +74,57 @@ FROZEN = {
         --val_best flag
         --disable_checkpointing flag
         -device str
+        -reset_optimizer,--reset_optimizer flag
+        -transfer str
+        -transfer_layers str+ = ()
+        -transfer_heads str = auto
+        --fix_token_axes flag
+        --allow_little_transfer flag
+        --keep_optimizer flag
+        -freeze str+
+        -freeze_epochs positive_integer
+        -lr_factor _factor+
+        -epochs positive_integer
+        -lr positive_float
+        -iterations positive_integer
+        -warmup_epochs _natural
+        -patience positive_integer
+        -seed _natural
+        --deterministic flag
+        -precision str
+        -augment_on str = cpu
+        -save_every_minutes _minutes = 10.0
+        --tensorboard flag
+        --verbose flag
+        --no_pbar flag
+    """,
+    "train_pretrained": """
+        dataset dataset_reference?
+        configuration str?
+        fold fold?
+        -d dataset_reference
+        -c str
+        -f fold
+        -p str required
+        -tr str = PretrainedTrainer
+        --from_scratch flag
+        -overwrite_ckpt_path Path
+        -num_gpus positive_integer = 1
+        --npz flag
+        --c flag
+        --val flag
+        --val_best flag
+        --disable_checkpointing flag
+        -device str
+        -reset_optimizer,--reset_optimizer flag
+        -transfer str
+        -transfer_layers str+ = ()
+        -transfer_heads str = auto
+        --fix_token_axes flag
+        --allow_little_transfer flag
+        -freeze str+
+        -freeze_epochs positive_integer
+        -lr_factor _factor+
         -epochs positive_integer
         -lr positive_float
         -iterations positive_integer
@@ -309,6 +360,7 @@ COMMANDS = {
     "nnUNetv2_plan_experiment": "plan_experiment",
     "nnUNetv2_preprocess": "preprocess",
     "nnUNetv2_train": "train",
+    "nnUNetv2_train_pretrained": "train_pretrained",
     "nnUNetv2_preprocess_like_nnssl": "preprocess_like_nnssl",
     "nnUNetv2_plan_like_dynamic": "plan_like_dynamic",
     "nnUNetv2_predict": "predict",
@@ -357,6 +409,8 @@ CHOICES = {
     "-device": ("cuda", "cpu", "mps"),
     "-precision": ("auto", "fp32", "bf16", "fp16"),
     "-augment_on": ("cpu", "gpu"),
+    "-transfer": ("strict", "match", "adapt"),
+    "-transfer_heads": ("auto", "none"),
     "-am": ("default_nnunet", "fixed", "like_pretrained", "no_resample"),
     "-norm": ("zscore", "default_nnunet"),
 }
