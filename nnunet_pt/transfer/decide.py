@@ -134,7 +134,7 @@ def decide(pair: Pair, rules: Rules) -> Decision:
     """
     if pair.source is None:
         return Decision(action="initial", how="not in the file")
-    reason = _reason_to_leave(pair, rules)
+    reason = reason_to_leave(pair, rules)
     if reason is not None:
         return Decision(action="skipped", how=reason)
     if pair.part == "heads" and rules.policy != "strict":
@@ -146,7 +146,8 @@ def decide(pair: Pair, rules: Rules) -> Decision:
     return _adapted(pair, pair.source, rules)
 
 
-def _reason_to_leave(pair: Pair, rules: Rules) -> str | None:
+def reason_to_leave(pair: Pair, rules: Rules) -> str | None:
+    """Why a tensor is not to be transferred, whatever the file has; None if it is."""
     if not pair.chosen:
         return "not among the chosen layers"
     if rules.policy == "strict" and SEGMENTATION_LAYERS in pair.name:  # nnU-Net's rule knows heads by this name only
@@ -173,7 +174,7 @@ def _head(pair: Pair, source: Tensor, rules: Rules) -> Decision:
     theirs, ours = rules.labels
     if theirs is None or ours is None:
         return Decision(action="skipped", how="the labels of both sides are not known")
-    if source.ndim == pair.tensor.ndim == 0 or (source.ndim == 1) != (pair.tensor.ndim == 1):
+    if (source.ndim == 1) != (pair.tensor.ndim == 1):
         return Decision(action="skipped", how=f"shape {shape_text(source)} in the file")
     rows = shared_names(theirs, ours, source.shape[axis], pair.tensor.shape[axis])
     if not any(ours[row].casefold() != BACKGROUND for row in rows):
@@ -229,7 +230,9 @@ def _adapted(pair: Pair, source: Tensor, rules: Rules) -> Decision:
         if fitted.shape[2:] != tensor.shape[2:]:
             steps.append(f"kernel {_size(source.shape[2:])} to {_size(tensor.shape[2:])}")
             fitted = fit_kernel(fitted, tensor.shape[2:], transposed=pair.name in rules.transposed)
-    if rules.fix_token_axes and (found := _QUERY_OR_KEY.fullmatch(pair.name)) and fitted.shape == tensor.shape:
+    if rules.fix_token_axes and (found := _QUERY_OR_KEY.fullmatch(pair.name)):
+        if fitted.shape != tensor.shape:
+            return Decision(action="skipped", how="the order of tokens can only be corrected at the same width")
         heads = int(rules.network.get_submodule(found[1]).heads)  # type: ignore[arg-type]
         fitted = swap_rotary_axes(fitted, heads)
         steps.append("order of tokens corrected")
@@ -246,7 +249,7 @@ def _adapted(pair: Pair, source: Tensor, rules: Rules) -> Decision:
     def values(present: Tensor) -> Tensor:
         return overlap(fitted, present, halves)[0]
 
-    steps.append(f"{_size(tuple(source.shape[:2]))} of {_size(tuple(tensor.shape[:2]))} channels")
+    steps.append(f"channels {_size(fitted.shape[:2])} in the file, {_size(tensor.shape[:2])} here")
     return Decision(action="adapted", how=", ".join(steps), transferred=count, values=values)
 
 

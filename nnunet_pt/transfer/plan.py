@@ -10,10 +10,10 @@ from torch import nn
 from nnunet_pt.core.errors import CheckpointError, UsageError
 from nnunet_pt.transfer.account import Action, StageShare, TensorTransfer, TransferPlan
 from nnunet_pt.transfer.adaptation_plan import NetworkKeys
-from nnunet_pt.transfer.decide import Decision, Pair, Rules, decide
+from nnunet_pt.transfer.decide import Decision, Pair, Rules, decide, reason_to_leave
 from nnunet_pt.transfer.layer_selection import select
 from nnunet_pt.transfer.match import counterparts
-from nnunet_pt.transfer.names import SEGMENTATION_LAYERS, is_head, keys_of, part_of, plainest_names, stage_of
+from nnunet_pt.transfer.names import is_head, keys_of, part_of, plainest_names, stage_of
 from nnunet_pt.transfer.source import PretrainedSource
 from nnunet_pt.transfer.weights import bare_network, listing, non_finite_tensors, shape_text, tensors_with_names
 
@@ -83,7 +83,8 @@ def plan_transfer(
     rules = _rules(bare, source, policy, settings)
     pairs = _pairs(bare, source, rules, policy, settings)
     decisions = [decide(pair, rules) for pair in pairs]
-    _check_differences(source, pairs, decisions, policy)
+    if policy == "strict":
+        _check_differences(source, pairs, decisions, rules)
     used = {pair.source_name for pair in pairs if pair.source_name is not None}
     tensors = tuple(_account(pair, decision, source) for pair, decision in zip(pairs, decisions, strict=True))
     plan = TransferPlan(
@@ -134,7 +135,7 @@ def _pairs(
     tensors = tensors_with_names(network)
     plain = plainest_names(name for names, _ in tensors for name in names)
     targets = {names[0]: plain[names[0]] for names, _ in tensors}
-    if policy == "strict":
+    if policy == "strict" and rules.source_keys is None:
         matched = {name: name for name in targets.values() if name in source.weights}
     else:
         matched = counterparts(targets.values(), source.weights, target_keys=rules.keys, source_keys=rules.source_keys)
@@ -185,13 +186,11 @@ def _notes(source: PretrainedSource) -> tuple[str, ...]:
     )
 
 
-def _check_differences(source: PretrainedSource, pairs: list[Pair], decisions: list[Decision], policy: Policy) -> None:
-    if policy != "strict":
-        return
+def _check_differences(source: PretrainedSource, pairs: list[Pair], decisions: list[Decision], rules: Rules) -> None:
     differences = [
         f"{pair.target}: checkpoint {shape_text(pair.source)}, network {shape_text(pair.tensor)}"
         for pair, decision in zip(pairs, decisions, strict=True)
-        if pair.chosen and decision.action != "copied" and SEGMENTATION_LAYERS not in pair.name
+        if decision.action != "copied" and reason_to_leave(pair, rules) is None
     ]
     if differences:
         raise CheckpointError(

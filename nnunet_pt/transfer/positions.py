@@ -117,7 +117,7 @@ def fit_positions(
     if own_before:
         steps.append(f"its own {own_before} class and register tokens stay")
     if fitted.shape[2] != target.embedding.shape[2]:
-        steps.append(f"{fitted.shape[2]} of {target.embedding.shape[2]} channels")
+        steps.append(f"channels {fitted.shape[2]} in the file, {target.embedding.shape[2]} here")
     return ", ".join(steps), partial(_placed, fitted, own_before), _count(fitted, target.embedding)
 
 

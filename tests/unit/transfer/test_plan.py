@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from nnunet_pt.core.errors import CheckpointError, UsageError
 from nnunet_pt.networks.build import build_network
 from nnunet_pt.plans.plans import Architecture
-from nnunet_pt.transfer.adaptation_plan import PRIMUS_KEYS, AdaptationPlan
-from nnunet_pt.transfer.names import one_name_each, stale_names
+from nnunet_pt.transfer.adaptation_plan import PRIMUS_KEYS, AdaptationPlan, NetworkKeys
+from nnunet_pt.transfer.names import names_of_version_1, one_name_each, stale_names
 from nnunet_pt.transfer.plan import Policy, TransferPlan, TransferSettings, plan_transfer
 from nnunet_pt.transfer.source import PretrainedSource
 
@@ -283,7 +283,7 @@ def test_wider_targets_copy_the_overlap() -> None:
     name = "encoder.stages.1.0.convs.0.conv.weight"
     assert torch.equal(ours[name][:3, :2], theirs[name])
     assert torch.equal(ours[name][3:], before[name][3:]) and torch.equal(ours[name][:, 2:], before[name][:, 2:])
-    assert how(plan, name) == ("adapted", "3x2 of 4x3 channels")
+    assert how(plan, name) == ("adapted", "channels 3x2 in the file, 4x3 here")
     name = "decoder.stages.1.convs.0.conv.weight"  # upsampled features, then those of the encoder
     assert torch.equal(ours[name][:2, [0, 1, 3, 4]], theirs[name])
     assert torch.equal(ours[name][:, [2, 5]], before[name][:, [2, 5]])
@@ -434,3 +434,43 @@ def test_stale_names_are_told() -> None:
     plan = transfer(unet(), source_of(stale))
     assert "second name" in plan.notes[0]
     assert "all_modules" in (plan.tensors[0].source or "")
+
+
+def test_strict_within_the_encoder() -> None:
+    """nnssl's rule for equal networks: stem and encoder under the names that the plan gives, nothing else."""
+    source, target = primus(), primus()
+    wrapped = source_of({"encoder." + n: t for n, t in source.state_dict().items() if not n.startswith("up_")})
+    keys = NetworkKeys(
+        encoder="encoder.eva",
+        stem="encoder.down_projection",
+        in_proj=("encoder.down_projection.proj",),
+        positions="encoder.eva.pos_embed",
+    )
+    plan = transfer(target, wrapped, "strict", decoder=False, source_keys=keys)
+    assert plan.encoder_share == 1 and plan.share("decoder") == plan.share("heads") == 0
+    with pytest.raises(CheckpointError, match="up_projection"):
+        transfer(target, wrapped, "strict", source_keys=keys)
+
+
+def test_every_tensor_of_a_network_of_version_1() -> None:
+    """Its U-Net has two convolutions in each stage; the transposed ones have no bias, the heads neither."""
+    source, target = unet(blocks=2), unet(blocks=2)
+    state = {n: t for n, t in one_name_each(source.state_dict())[0].items() if not n.startswith("decoder.stages")}
+    old, last = {}, 2
+    for name, tensor in state.items():
+        pieces = name.split(".")
+        if name.startswith("encoder"):
+            stage, conv, rest = int(pieces[2]), pieces[5], ".".join(pieces[6:])
+            block = f"{conv}.blocks.0" if stage == last else f"blocks.{conv}"
+            old[f"conv_blocks_context.{stage}.{block}.{rest.replace('norm', 'instnorm')}"] = tensor
+        elif "transpconvs" in name and name.endswith("weight"):
+            old[f"tu.{pieces[2]}.weight"] = tensor
+        elif "seg_layers" in name and name.endswith("weight"):
+            old[f"seg_outputs.{pieces[2]}.weight"] = tensor
+    new = names_of_version_1(old)
+    plan = transfer(target, source_of({new[n]: t for n, t in old.items()}))
+    assert plan.encoder_share == 1 and plan.unused == ()
+    taken = {t.target for t in plan.tensors if t.source is not None and t.part in ("decoder", "heads")}
+    assert taken == {f"decoder.{part}.{i}.weight" for part in ("transpconvs", "seg_layers") for i in range(2)}
+    theirs = source.state_dict()
+    assert all(torch.equal(target.state_dict()[t.target], theirs[t.target]) for t in plan.used)

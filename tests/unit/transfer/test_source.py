@@ -189,6 +189,16 @@ def test_nothing_is_executed(tmp_path: Path, raw_writer: Write) -> None:
     assert not marker.exists()
 
 
+def test_tensors_of_a_gpu_come_to_the_cpu(tmp_path: Path, raw_writer: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.serialization, "location_tag", lambda _: "cuda:7")
+        path = raw_writer(tmp_path / "a.pth", {"encoder.a": torch.ones(3)})
+    with pytest.raises(RuntimeError, match=r"(?i)cuda"):
+        torch.load(path, weights_only=True)
+    weights = read_source(path).weights
+    assert weights["encoder.a"].device.type == "cpu" and weights["encoder.a"].sum() == 3
+
+
 def test_types_of_safetensors(tmp_path: Path) -> None:
     weights = {
         "a": torch.tensor([True]),
