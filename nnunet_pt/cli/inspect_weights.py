@@ -35,9 +35,9 @@ def build_parser() -> ArgumentParser:
     parser.add_argument(
         "-transfer",
         choices=("strict", "match", "adapt"),
-        default="adapt",
         help="what is taken: strict: all layers must fit, except the segmentation layers; match: what fits; adapt: "
-        "what differs in channels, kernel size, depth, width or patch size is adapted (default: %(default)s)",
+        "what differs in channels, kernel size, depth, width or patch size is adapted (default: adapt; for plans that "
+        "follow a pre-training the rules of nnssl: only the encoder)",
     )
     parser.add_argument(
         "-transfer_layers", metavar="LAYERS", nargs="+", help="only these, for example  encoder.stages.0-2 decoder"

@@ -21,6 +21,7 @@ from nnunet_pt.plans.plans import Plans
 from nnunet_pt.plans.pretrain_info import citation_lines
 from nnunet_pt.transfer.account import TransferPlan
 from nnunet_pt.transfer.names import SEGMENTATION_LAYERS, stage_of
+from nnunet_pt.transfer.nnssl import nnssl_settings
 from nnunet_pt.transfer.plan import Policy, TransferSettings, plan_transfer
 from nnunet_pt.transfer.source import PretrainedSource, output_names, read_source
 
@@ -41,7 +42,8 @@ class TargetRequest:
         plans_name: Its plans.
         configuration: The configuration.
         trainer: Name of the trainer, of which some change the network.
-        policy: See :func:`nnunet_pt.transfer.plan.plan_transfer`.
+        policy: See :func:`nnunet_pt.transfer.plan.plan_transfer`; None for nnssl's rules where the plans follow a
+            pre-training and no layers are chosen, else for ``adapt``.
         layers: Parts to transfer; None for all.
         heads: See :class:`nnunet_pt.transfer.plan.TransferSettings`.
         fix_token_axes: See there.
@@ -51,7 +53,7 @@ class TargetRequest:
     plans_name: str = "nnUNetPlans"
     configuration: str = "3d_fullres"
     trainer: str = "nnUNetTrainer"
-    policy: Policy = "adapt"
+    policy: Policy | None = None
     layers: tuple[str, ...] | None = None
     heads: Literal["auto", "none"] = "auto"
     fix_token_axes: bool = False
@@ -168,14 +170,22 @@ def inspect_weights(path: Path, target: TargetRequest | None = None, workspace: 
     settings = TransferSettings(
         layers=target.layers,
         heads=target.heads,
-        decoder=plans.pretrain_info is None or target.layers is not None,
         fix_token_axes=target.fix_token_axes,
         allow_little=True,
         target_channels=None if cascaded else description.channel_names,
         target_labels=output_names(description),
         target_patch_size=patch_size,
     )
-    return Inspection(source=source, plan=plan_transfer(network, source, policy=target.policy, settings=settings))
+    if plans.pretrain_info is not None and target.policy is None and target.layers is None:
+        settings = nnssl_settings(
+            source,
+            target_patch_size=patch_size,
+            info=plans.pretrain_info,
+            fix_token_axes=target.fix_token_axes,
+            allow_little=True,
+        )
+    plan = plan_transfer(network, source, policy=target.policy or "adapt", settings=settings)
+    return Inspection(source=source, plan=plan)
 
 
 def _network(

@@ -339,6 +339,20 @@ FROZEN = {
         --verbose flag
         --no_pbar flag
     """,
+    "inspect_weights": """
+        checkpoint str required
+        -d dataset_reference
+        -c str = 3d_fullres
+        -p str = nnUNetPlans
+        -tr str = nnUNetTrainer
+        -transfer str
+        -transfer_layers str+
+        -transfer_heads str = auto
+        --fix_token_axes flag
+        -o Path
+        --json flag
+        --verbose flag
+    """,
     "plan_like_dynamic": """
         -d dataset_reference required
         -n,--pretraining_name str required
@@ -363,6 +377,7 @@ COMMANDS = {
     "nnUNetv2_train_pretrained": "train_pretrained",
     "nnUNetv2_preprocess_like_nnssl": "preprocess_like_nnssl",
     "nnUNetv2_plan_like_dynamic": "plan_like_dynamic",
+    "nnUNetv2_inspect_weights": "inspect_weights",
     "nnUNetv2_predict": "predict",
     "nnUNetv2_predict_from_modelfolder": "predict_from_modelfolder",
     "nnUNetv2_accumulate_crossval_results": "accumulate_crossval_results",

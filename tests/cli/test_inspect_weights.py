@@ -76,6 +76,25 @@ def test_options_reach_the_transfer(phantom_weights: Path, capsys: pytest.Captur
     assert status == 1 and "encoder.stages.0.0.convs.0.conv.weight: checkpoint" in err
 
 
+def test_plans_that_follow_a_pretraining(phantom_weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = next((phantom_weights.parent / "nnUNet_preprocessed").glob("Dataset902*"))
+    plans = json.loads((folder / "nnUNetPlans.json").read_text())
+    plans["pretrain_info"] = {
+        "key_to_encoder": "encoder.stages",
+        "key_to_stem": "encoder.stages.0",
+        "keys_to_in_proj": ["encoder.stages.0.0.convs.0.conv"],
+        "key_to_lpe": None,
+        "pt_used_patchsize": [160, 160, 160],
+    }
+    (folder / "ptPlans.json").write_text(json.dumps(plans))
+    shares = []
+    for options in ([], ["-transfer", "adapt"]):
+        status, out, _ = run(capsys, phantom_weights, "-d", 902, "-p", "ptPlans", "--json", *options)
+        assert status == 0
+        shares.append({p["stage"]: p["share"] for p in json.loads(out)["transfer"]["parts"]})
+    assert [(s["encoder"], s["decoder"]) for s in shares] == [(1, 0), (1, 1)]
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "expected"),
     [

@@ -12,11 +12,18 @@ from torch import nn
 
 from nnunet_pt.core.errors import CheckpointError
 from nnunet_pt.transfer.checkpoint import Checkpoint, write_checkpoint
-from nnunet_pt.transfer.pretrained import load_pretrained_weights
+from nnunet_pt.transfer.plan import TransferPlan, plan_transfer
+from nnunet_pt.transfer.source import read_source
 from nnunet_pt.transfer.weights import load_weights
 
 Make = Callable[..., nn.Module]
 Write = Callable[..., Path]
+
+
+def load_pretrained_weights(network: nn.Module, path: Path) -> TransferPlan:
+    plan = plan_transfer(network, read_source(path), policy="strict")
+    plan.apply(network)
+    return plan
 
 
 def state(network: nn.Module) -> dict[str, torch.Tensor]:
