@@ -89,7 +89,7 @@ class _Fetch:
             _log.info("%s is there already: %s", self._repository.id, there)
             return there
         _log.info("Downloading %s from the Hugging Face hub ...", self._repository.id)
-        plan = plan or self._download(beside) or (self._download(PLAN_FILE) if beside != PLAN_FILE else None)
+        plan = self._download(beside) or (self._download(PLAN_FILE) if beside != PLAN_FILE else None)
         if plan is not None:
             try:
                 check_plan(plan)

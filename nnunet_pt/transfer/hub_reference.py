@@ -41,8 +41,11 @@ class HubRepository:
     @property
     def folder_name(self) -> str:
         """Name of its folder in nnssl_pretrained_models, as nnU-Net names it; other revisions have their own."""
-        suffix = f"@{re.sub('[^A-Za-z0-9._-]', '-', self.revision)}" if self.revision else ""
-        return f"{self.owner}_{self.name}{suffix}"
+        if self.revision is None:
+            return f"{self.owner}_{self.name}"
+        commit = re.fullmatch("[0-9a-f]{40}", self.revision)
+        short = self.revision[:12] if commit else re.sub("[^A-Za-z0-9._-]", "-", self.revision)
+        return f"{self.owner}_{self.name}@{short}"
 
 
 def parse_reference(text: str) -> HubRepository | None:
