@@ -190,10 +190,10 @@ class _Reader:
             )
             or DEFAULT_PATCH_SIZE,
             spacing=self._spacing(configuration.get("spacing")),
-            spacing_style=configuration.get("spacing_style"),
-            normalization_schemes=tuple(map(str, configuration.get("normalization_schemes") or ())),
+            spacing_style=None if configuration.get("spacing_style") is None else str(configuration["spacing_style"]),
+            normalization_schemes=self._texts("normalization_schemes", configuration.get("normalization_schemes")),
             num_input_channels=self._channels(),
-            citations=tuple(self._data.get("citations") or ()),
+            citations=citations_in(self._data.get("citations")),
             raw=_plain(self._data),
             source=self._source,
         )
@@ -216,10 +216,8 @@ class _Reader:
         if not isinstance(arguments, Mapping):
             self._findings.append(f"architecture_plans.arch_kwargs is {arguments!r}, expected an object")
             arguments = {}
-        classes = entries.get("arch_kwargs_requiring_import") or ()
-        return Architecture(
-            network_class_name=name, arch_kwargs=_plain(arguments), requires_import=tuple(map(str, classes))
-        )
+        classes = self._texts("arch_kwargs_requiring_import", entries.get("arch_kwargs_requiring_import"))
+        return Architecture(network_class_name=name, arch_kwargs=_plain(arguments), requires_import=classes)
 
     def _configuration(self) -> Mapping[str, Any]:
         """The one configuration of the pre-training; nothing if the plan has none."""
@@ -232,16 +230,21 @@ class _Reader:
         usual = usual_keys(architecture)
         in_proj = self._get("keys_to_in_proj")
         in_proj = (in_proj,) if isinstance(in_proj, str) else in_proj
-        if in_proj is not None and not (is_list(in_proj) and all(isinstance(k, str) for k in in_proj)):
-            self._findings.append(f"keys_to_in_proj is {in_proj!r}, expected a list of names")
-            in_proj = None
         texts = {key: self._text(key) for key in ("key_to_encoder", "key_to_stem", "key_to_lpe")}
         return NetworkKeys(
             encoder=texts["key_to_encoder"] or usual.encoder,
             stem=texts["key_to_stem"] or usual.stem,
-            in_proj=usual.in_proj if in_proj is None else tuple(in_proj),
+            in_proj=usual.in_proj if in_proj is None else self._texts("keys_to_in_proj", in_proj),
             positions=texts["key_to_lpe"] if "key_to_lpe" in self._data else usual.positions,
         )
+
+    def _texts(self, key: str, value: object) -> tuple[str, ...]:
+        if value is None:
+            return ()
+        if is_list(value) and all(isinstance(text, str) for text in value):  # type: ignore[attr-defined]
+            return tuple(value)  # type: ignore[arg-type]
+        self._findings.append(f"{key} is {value!r}, expected a list of names")
+        return ()
 
     def _text(self, key: str) -> str | None:
         value = self._get(key)
@@ -285,6 +288,11 @@ def usual_keys(architecture: str) -> NetworkKeys:
     if "Primus" in architecture or "Eva" in architecture:
         return PRIMUS_KEYS
     return PLAIN_KEYS if architecture == "PlainConvUNet" else RESIDUAL_KEYS
+
+
+def citations_in(value: object) -> tuple[Any, ...]:
+    """What to cite, from an entry that should be a list and may be a single text or object."""
+    return tuple(value) if is_list(value) else (value,) if value else ()  # type: ignore[arg-type]
 
 
 def _plain(value: Any) -> Any:

@@ -76,7 +76,9 @@ def stale_names(weights: Mapping[str, Tensor], stored: Mapping[str, str]) -> tup
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    return (a.data_ptr() == b.data_ptr() and a.shape == b.shape) or torch.equal(a, b)
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    return a.data_ptr() == b.data_ptr() or torch.equal(a, b)
 
 
 def plainest_names(names: Iterable[str]) -> dict[str, str]:

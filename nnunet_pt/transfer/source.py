@@ -15,7 +15,14 @@ from nnunet_pt.core.files import storage_errors
 from nnunet_pt.dataset.description import DatasetDescription
 from nnunet_pt.dataset.labels import BACKGROUND, Labels
 from nnunet_pt.plans.configuration import Architecture
-from nnunet_pt.transfer.adaptation_plan import FILE_NAME, KEY_IN_CHECKPOINT, AdaptationPlan, find_beside, load
+from nnunet_pt.transfer.adaptation_plan import (
+    FILE_NAME,
+    KEY_IN_CHECKPOINT,
+    AdaptationPlan,
+    citations_in,
+    find_beside,
+    load,
+)
 from nnunet_pt.transfer.checkpoint import kind_of_content
 from nnunet_pt.transfer.names import names_of_version_1, one_name_each, stale_names
 from nnunet_pt.transfer.safe_load import load_file
@@ -134,10 +141,10 @@ def read_source(path: Path, *, lazy: bool = False) -> PretrainedSource:
         tensors = {new_names[name]: tensor for name, tensor in tensors.items()}
     weights, stored = one_name_each(tensors)
     plan = _adaptation_plan(path, content, kind)
-    arguments = content.get("init_args") if isinstance(content, Mapping) and not is_safetensors else None
-    arguments = arguments if isinstance(arguments, Mapping) and kind == "nnunet" else {}
-    channels, labels = names_in(arguments.get("dataset_json"), path)
-    citations = content.get("citations") if isinstance(content, Mapping) and not is_safetensors else None
+    said = {} if is_safetensors else content
+    arguments = said["init_args"] if kind == "nnunet" else {}
+    dataset_json, configuration = arguments.get("dataset_json"), arguments.get("configuration")
+    channels, labels = names_in(dataset_json, path)
     return PretrainedSource(
         path=path,
         weights=weights,
@@ -145,13 +152,13 @@ def read_source(path: Path, *, lazy: bool = False) -> PretrainedSource:
         kind="nnssl" if plan is not None else kind,
         sha256=sha256_of(path),
         plans=arguments.get("plans"),
-        dataset_json=arguments.get("dataset_json"),
-        configuration=arguments.get("configuration"),
-        trainer_name=str(content["trainer_name"]) if "trainer_name" in content else None,
+        dataset_json=dataset_json if isinstance(dataset_json, Mapping) else None,
+        configuration=configuration if isinstance(configuration, str) else None,
+        trainer_name=str(said["trainer_name"]) if "trainer_name" in said else None,
         adaptation_plan=plan,
         channel_names=channels,
         label_names=labels,
-        citations=tuple(citations or (plan.citations if plan else ())),
+        citations=citations_in(said.get("citations")) or (plan.citations if plan else ()),
         stale=() if lazy else stale_names(tensors, stored),
     )
 
@@ -202,7 +209,7 @@ def _kind(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Kind:
     arguments = arguments if isinstance(arguments, Mapping) else {}
     if KEY_IN_CHECKPOINT in content or "spark_weights" in content or "pretrain_json" in arguments:
         return "nnssl"
-    if "network_weights" in content and "plans" in arguments:
+    if "network_weights" in content and isinstance(arguments.get("plans"), Mapping):
         return "nnunet"
     if any(key in content for key in _VERSION_1_KEYS) or any(n.startswith("conv_blocks_context.") for n in tensors):
         return "nnunet_v1"

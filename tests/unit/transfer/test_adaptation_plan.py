@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nnunet_pt.core.errors import CheckpointError, UnknownNameError
 from nnunet_pt.transfer.adaptation_plan import (
@@ -115,6 +118,28 @@ def test_everything_wrong_is_listed() -> None:
         AdaptationPlan.from_json(wrong, "some/file.json")
     words = ("arch_class_name", "arch_kwargs", "patch_size", "spacing", "num_input", "key_to_encoder", "in_proj")
     assert all(word in str(error.value) for word in ("some/file.json", *words))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=5,
+)
+PLACES = [(), ("architecture_plans",), ("pretrain_plan",), ("pretrain_plan", "configurations", "onemmiso")]
+
+
+@settings(max_examples=150, deadline=None)
+@given(place=st.sampled_from(PLACES), data=st.data())
+def test_any_value_anywhere_is_read_or_refused(place: tuple[str, ...], data: st.DataObject) -> None:
+    plan = {**full_plan(), "pretrain_patch_size": [1, 1, 1], "citations": []}
+    entries: dict[str, Any] = plan
+    for key in place:
+        entries = entries[key]
+    entries |= {"spacing": [1], "normalization_schemes": ["Z"]} if len(place) == 3 else {}
+    entries[data.draw(st.sampled_from(sorted(entries)))] = data.draw(JSON)
+    with contextlib.suppress(CheckpointError):
+        read = AdaptationPlan.from_json(plan, "a")
+        assert isinstance(read.citations, tuple) and isinstance(read.key_to_encoder, str)
 
 
 @pytest.mark.parametrize("data", [None, [], "text", 3])
