@@ -23,6 +23,7 @@ from nnunet_pt.planning.pretrained_plans import (
     plans_like_dynamic,
     plans_like_nnssl,
 )
+from nnunet_pt.planning.summary import plan_summary
 from nnunet_pt.plans.plans import Architecture, Plans, PretrainInfo
 
 INFO = PretrainInfo(
@@ -210,3 +211,7 @@ def test_names_belong_to_one_checkpoint(base: Plans, tmp_path: Path, changes: di
     write_plans(tmp_path, plans_like_nnssl(base, PRETRAINING, mode="no_resample"), **changes)
     (tmp_path / "ptPlans__mae____damaged.json").write_text("{")
     assert bool(name_conflicts(tmp_path, "ptPlans__mae____*.json", INFO)) == conflict
+
+
+def test_the_table_of_plans_shows_spacings_that_are_left_to_the_cases(base: Plans) -> None:
+    assert "own x own x own" in plan_summary(plans_like_nnssl(base, PRETRAINING, mode="no_resample"))
