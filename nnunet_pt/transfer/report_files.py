@@ -35,7 +35,7 @@ p, ul { margin: .25rem 0; } code { font: .92em ui-monospace, monospace; overflow
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; padding: .35rem .75rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-weight: 600; color: var(--soft); font-size: .85rem; white-space: nowrap; }
-.stages td:first-child code { white-space: nowrap; }
+td:first-child code, td.action { white-space: nowrap; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .bar { display: flex; width: 9rem; height: .7rem; margin-top: .4rem; border-radius: .35rem; overflow: hidden;
   background: var(--track); }
@@ -101,7 +101,7 @@ def _stages(plan: TransferPlan) -> str:
     heads = "".join(f'<th class="number">{action}</th>' for action in ACTIONS)
     rows = "".join(_stage_row(stage, plan) for stage in plan.stages())
     return (
-        f'<div class="scroll"><table class="stages"><thead><tr><th>stage</th><th>parameters by action</th>{heads}'
+        f'<div class="scroll"><table><thead><tr><th>stage</th><th>parameters by action</th>{heads}'
         '<th class="number">parameters</th><th class="number">from the file</th><th>notes</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
     )
@@ -135,7 +135,7 @@ def _bar(members: list[TensorTransfer]) -> str:
 def _tensors(plan: TransferPlan) -> str:
     rows = "".join(
         f"<tr><td><code>{escape(t.target)}</code></td>"
-        f'<td><span class="key {t.action}"></span>{t.action}</td>'
+        f'<td class="action"><span class="key {t.action}"></span>{t.action}</td>'
         f'<td class="number">{_shape(t.target_shape)}</td><td class="number">{_shape(t.source_shape)}</td>'
         f"<td><code>{escape(t.source if t.source not in (None, t.target) else '')}</code> "
         f'<span class="soft">{escape(t.how)}</span></td></tr>'
