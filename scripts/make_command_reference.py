@@ -21,6 +21,8 @@ MODULES = (
     "train_pretrained",
     "preprocess_like_nnssl",
     "plan_like_dynamic",
+    "inspect_weights",
+    "finetune",
     "predict",
     "predict_from_modelfolder",
     "accumulate_crossval_results",

@@ -304,11 +304,12 @@ FROZEN = {
         --no_pbar flag
     """,
     "move_plans_between_datasets": """
-        -s dataset_reference required
+        -s _dataset_or_path required
         -t dataset_reference required
-        -sp str required
+        -sp str
         -tp str
         --force flag
+        --fit flag
         --verbose flag
     """,
     "convert_msd_dataset": """
@@ -353,6 +354,44 @@ FROZEN = {
         --json flag
         --verbose flag
     """,
+    "finetune": """
+        -d dataset_reference required
+        -from str required
+        -c str
+        -f fold = 0
+        -tr str
+        -p str
+        -n str
+        -num_gpus positive_integer = 1
+        --npz flag
+        -device str
+        -am str = like_pretrained
+        -os float+
+        -norm str = zscore
+        -np positive_integer
+        --max_ram_gb positive_float
+        -transfer str
+        -transfer_layers str+ = ()
+        -transfer_heads str = auto
+        --fix_token_axes flag
+        --allow_little_transfer flag
+        -freeze str+
+        -freeze_epochs positive_integer
+        -lr_factor _factor+
+        -epochs positive_integer
+        -lr positive_float
+        -iterations positive_integer
+        -warmup_epochs _natural
+        -patience positive_integer
+        -seed _natural
+        --deterministic flag
+        -precision str
+        -augment_on str = cpu
+        -save_every_minutes _minutes = 10.0
+        --tensorboard flag
+        --verbose flag
+        --no_pbar flag
+    """,
     "plan_like_dynamic": """
         -d dataset_reference required
         -n,--pretraining_name str required
@@ -378,6 +417,7 @@ COMMANDS = {
     "nnUNetv2_preprocess_like_nnssl": "preprocess_like_nnssl",
     "nnUNetv2_plan_like_dynamic": "plan_like_dynamic",
     "nnUNetv2_inspect_weights": "inspect_weights",
+    "nnUNetv2_finetune": "finetune",
     "nnUNetv2_predict": "predict",
     "nnUNetv2_predict_from_modelfolder": "predict_from_modelfolder",
     "nnUNetv2_accumulate_crossval_results": "accumulate_crossval_results",
