@@ -107,6 +107,8 @@ class TrainingProcess:
             elif start is not None:
                 self.trainer.state.input_adapted = start.input_adapted
                 monitor.log(start.describe())
+                if not task.request.keep_optimizer:
+                    monitor.log("Only weights are taken over: the optimiser is new, and epochs are counted from 0.")
             self.connect(network, monitor, seed)
             if found is not None:
                 self._restore(found, network, monitor)

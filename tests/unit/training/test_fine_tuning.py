@@ -211,6 +211,25 @@ def test_momentum_is_kept_when_layers_are_added(tiny: TinyTraining) -> None:
     assert all(not t.any() for n, t in now.items() if n not in before)
 
 
+@pytest.mark.parametrize("fresh", [True, False])
+def test_losses_that_are_not_finite_lead_back_to_the_beginning_of_a_stage(tiny: TinyTraining, fresh: bool) -> None:
+    """The state to return to is one of the optimiser in use."""
+    sums: list[float] = []
+
+    class Spoilt(Trainer):
+        def train_step(self, data: Tensor, targets: list[Tensor]) -> Tensor:
+            loss = super().train_step(data, targets)
+            sums.append(sum(float(p.detach().double().sum()) for p in self.parts.network.parameters()))
+            return loss * torch.nan if 10 <= self.state.step < 15 else loss
+
+    heads = {"head_epochs": 1} if fresh else {}
+    recipe = {"num_epochs": 2, "iterations_per_epoch": 8, **heads}
+    options: dict[str, Any] = {} if fresh else {"freeze": ("encoder",), "freeze_epochs": 1}
+    tiny.run("2d", trainer_class=Spoilt, recipe=recipe, **options)
+    assert sums[15] == sums[8] != sums[14]
+    assert checkpoint(tiny.folder("2d")).extra["nnunet_pt"]["returns"] == 1
+
+
 @pytest.mark.parametrize("option", ["freeze", "lr_factors"])
 def test_an_optimiser_of_ones_own(tiny: TinyTraining, option: str) -> None:
     class Own(Watching):

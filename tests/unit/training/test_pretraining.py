@@ -81,6 +81,7 @@ def test_what_a_training_leaves_behind(tiny: TinyTraining) -> None:
     log = text_log(folder(tiny))
     assert str(path) in log and "encoder.stages.0" in log and "segmentation layers" in log
     assert "Somebody (2020). Something." in log
+    assert "the optimiser is new, and epochs are counted from 0" in log
     assert "Somebody (2020). Something." in (folder(tiny).parent / "citations.txt").read_text()
     plans = json.loads((folder(tiny).parent / "plans.json").read_text())
     assert plans["pretrain_info"]["checkpoint_path"] == str(path)
@@ -107,6 +108,30 @@ def test_an_adapted_input_layer_is_trained_with_the_heads(tiny: TinyTraining, ch
     assert changed == ({STEM} if adapted else set())
     assert final.extra["nnunet_pt"]["input_adapted"] is adapted
     assert ("and the input layer" in text_log(path)) == adapted
+
+
+def test_a_transformer_for_another_patch_size_and_other_channels(tiny: TinyTraining) -> None:
+    """Decoder and input layer first; positions are resized; the file is not needed to continue or to validate."""
+    path = tiny.pretrained(2, primus=(16, 16, 16))
+    theirs = weights_in(path)
+    trainer = "PretrainedTrainer_Primus_sawtooth"
+    recipe = {"num_epochs": 2, "head_epochs": 1, "warmup_epochs": 0, "patch_size": None}
+    first = run(tiny, trainer=trainer, recipe={**recipe, "num_epochs": 1})
+    blocks = {n for n in theirs if n.startswith("eva.blocks")}
+    assert blocks and all(torch.equal(first.weights[n], theirs[n]) for n in blocks)
+    assert first.weights["eva.pos_embed"].shape == (1, 4, 24)
+    ended = tiny.folder("3d_fullres", trainer=trainer, plans=PRETRAINED_PLANS)
+    after = checkpoint(ended)
+    changed = {n for n, t in first.weights.items() if not torch.equal(t, after.network_weights[n])}
+    assert {n for n in changed if not n.startswith("up_projection.")} == {
+        "down_projection.proj.weight",
+        "down_projection.proj.bias",
+    }
+    assert first.rates == pytest.approx([1e-6] * 2)
+    path.unlink()
+    run(tiny, trainer=trainer, continue_training=True, epochs=2, recipe=recipe)
+    assert any(not torch.equal(checkpoint(ended).network_weights[n], theirs[n]) for n in blocks)
+    run(tiny, trainer=trainer, validation_only=True, recipe=recipe)
 
 
 def test_everything_is_adapted_if_asked_for(tiny: TinyTraining) -> None:
