@@ -102,21 +102,7 @@ class TrainingProcess:
         with self.monitor(history, continued=found is not None) as monitor:
             monitor.log(CITATION + "\n", timestamp=False, console=False)
             monitor.log(introduction(task, self.device, self.precision, self.processes) + f"\nSeed {seed}")
-            if found is not None:
-                self.trainer.state = found.state  # says which layers its optimiser is for
-            elif start is not None:
-                self.trainer.state.input_adapted = start.input_adapted
-                monitor.log(start.describe())
-                if not task.request.keep_optimizer:
-                    monitor.log("Only weights are taken over: the optimiser is new, and epochs are counted from 0.")
-            self.connect(network, monitor, seed)
-            if found is not None:
-                self._restore(found, network, monitor)
-            if start is not None and task.request.keep_optimizer:
-                number = keep_optimizer_state(self.trainer.optimizer, network, start)
-                monitor.log(f"The optimiser goes on with what it knew of {number} tensors of {start.plan.path}.")
-            self.state.seed = seed
-            self.state.recipe = task.recipe.to_json()
+            self._begin(network, monitor, seed, found=found, start=start)
             if reset is not None:
                 self._begin_again(reset, monitor)
             del found, start, reset  # their tensors are not needed any more
@@ -133,6 +119,35 @@ class TrainingProcess:
                 path = checkpoint_to_validate(task)
                 load_weights(network, read_checkpoint(path).network_weights, path)
             return self._validate(network, monitor)
+
+    def _begin(
+        self, network: nn.Module, monitor: Monitor, seed: int, *, found: FoundCheckpoint | None, start: Start | None
+    ) -> None:
+        """Give the trainer its parts and the state to start from.
+
+        Args:
+            network: The network.
+            monitor: Shows the training.
+            seed: The training's seed.
+            found: What to continue from.
+            start: Weights from elsewhere, which the network has already.
+        """
+        keep = self.task.request.keep_optimizer
+        if found is not None:
+            self.trainer.state = found.state  # says which layers its optimiser is for
+        elif start is not None:
+            self.trainer.state.input_adapted = start.input_adapted
+            monitor.log(start.describe())
+        self.connect(network, monitor, seed)
+        if found is not None:
+            self._restore(found, network, monitor)
+        elif start is not None and keep:
+            number = keep_optimizer_state(self.trainer.optimizer, network, start)
+            monitor.log(f"The optimiser goes on with what it knew of {number} tensors of {start.plan.path}.")
+        elif start is not None:
+            monitor.log("Only weights are taken over: the optimiser is new, and epochs are counted from 0.")
+        self.state.seed = seed
+        self.state.recipe = self.task.recipe.to_json()
 
     def _prepare_folder(self, folder: Path, start: Start | None, *, fresh: bool, again: bool) -> None:
         """Make room for a training, once it is clear that it can begin.
