@@ -85,7 +85,7 @@ class TrainingProcess:
             Metrics of the final validation; None in helping processes, and for benchmarks.
         """
         task = self.task
-        folder = make_folder(task.output_folder)
+        folder = task.output_folder
         found = newest_valid_checkpoint(folder) if task.request.continue_training else None
         self.set_up_machine()
         seed = self._seed(None if found is None else found.state.seed)
@@ -159,6 +159,7 @@ class TrainingProcess:
             again: Whether it does so with the weights in this folder.
         """
         if self.processes.is_main:
+            make_folder(folder)
             remove_leftovers(folder)
             if fresh and self.task.request.continue_training and not again:
                 weights = "" if start is None else " from the pre-trained weights"

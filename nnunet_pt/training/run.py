@@ -60,12 +60,10 @@ def train(request: TrainRequest, workspace: Workspace) -> TrainResult | None:
         TrainingStopped: If a signal asked to stop; the state is saved.
     """
     source = find_recipe(request.trainer, workspace.settings)
-    recipe = _with_flags(_start_of(source.recipe, request), request)
-    task = prepare(request, recipe, workspace)
-    goes_on = request.continue_training or request.validation_only
-    if goes_on and (task.output_folder / RECIPE_FILE).is_file():
-        recipe = _with_flags(_recorded_recipe(task, recipe), request)
-        task = prepare(request, recipe, workspace)
+    recipe = _start_of(source.recipe, request)
+    if request.continue_training or request.validation_only:
+        recipe = _recorded_recipe(prepare(request, recipe, workspace), recipe)
+    task = prepare(request, _with_flags(recipe, request), workspace)
     check_trackers(workspace.settings, tensorboard=request.tensorboard)
     launch = workspace.settings.launch
     if request.num_processes > 1 and launch is None:
@@ -173,6 +171,8 @@ def _start_of(recipe: TrainingRecipe, request: TrainRequest) -> TrainingRecipe:
 
 
 def _recorded_recipe(task: TrainingTask, named: TrainingRecipe) -> TrainingRecipe:
-    """The recipe that the training to be continued or validated was started with."""
+    """The recipe that the training to be continued or validated was started with, if there is one."""
+    if not (task.output_folder / RECIPE_FILE).is_file():
+        return named
     recorded = TrainingRecipe.from_json(read_json(task.output_folder / RECIPE_FILE))
     return recorded if recorded.name == named.name else named

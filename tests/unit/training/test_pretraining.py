@@ -245,6 +245,15 @@ def test_the_file_is_not_needed_later(tiny: TinyTraining) -> None:
     assert "transfer_report.json" in {p.name for p in folder(tiny).iterdir()}
 
 
+def test_options_change_the_recorded_recipe(tiny: TinyTraining) -> None:
+    """The trainer's own warm-up would not fit into so few epochs."""
+    tiny.pretrained()
+    run(tiny, recipe={"warmup_epochs": 50, "num_epochs": 60}, epochs=1, warmup_epochs=1)
+    run(tiny, recipe={"warmup_epochs": 50, "num_epochs": 60}, epochs=2, continue_training=True)
+    assert checkpoint(folder(tiny)).current_epoch == 2
+    assert recorded_recipe(folder(tiny)).warmup_epochs == 1
+
+
 def test_continuing_before_there_is_a_checkpoint(tiny: TinyTraining, caplog: pytest.LogCaptureFixture) -> None:
     """It begins with the pre-trained weights, not with random ones."""
     theirs = weights_in(tiny.pretrained())
@@ -261,7 +270,7 @@ def test_the_file_is_gone(tiny: TinyTraining) -> None:
         with pytest.raises(CheckpointError, match="is not where it was") as caught:
             run(tiny, **options)
         assert str(path) in str(caught.value) and "-overwrite_ckpt_path" in (caught.value.remedy or "")
-    assert not list(folder(tiny).glob("*.pth"))
+    assert not folder(tiny).exists()
 
 
 def test_the_file_was_moved(tiny: TinyTraining, tmp_path: Path) -> None:
