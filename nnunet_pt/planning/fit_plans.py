@@ -23,19 +23,26 @@ def channel_origins(source: Sequence[str] | None, count: int, target: Sequence[s
     """For each channel of the receiving dataset, the source's channel that it corresponds to.
 
     The same number of channels corresponds in its order, unless the names say that the order is another one. Otherwise
-    names decide, whatever their case.
+    names decide, whatever their case and whatever separates their words.
 
     Args:
         source: Names of the source's channels, if they are known.
         count: Number of the source's channels.
         target: Names of the receiving dataset's channels.
     """
-    theirs = [name.casefold() for name in source or ()]
-    by_name = tuple(theirs.index(name.casefold()) if name.casefold() in theirs else None for name in target)
+    left = {number: _folded(name) for number, name in enumerate(source or ())}
+    by_name: list[int | None] = []
+    for name in target:
+        origin = next((number for number, other in left.items() if other == _folded(name)), None)
+        by_name.append(origin)
+        if origin is not None:
+            del left[origin]
     in_order = all(origin in (None, channel) for channel, origin in enumerate(by_name))
-    if len(target) == count and in_order:
-        return tuple(range(count))
-    return by_name
+    return tuple(range(count)) if len(target) == count and in_order else tuple(by_name)
+
+
+def _folded(name: str) -> str:
+    return " ".join(name.replace("_", " ").replace("-", " ").casefold().split())
 
 
 def fit_channels(plans: Plans, origins: Origins, description: DatasetDescription, fingerprint: Fingerprint) -> Plans:

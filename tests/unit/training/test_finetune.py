@@ -451,6 +451,7 @@ def test_no_internet(ft: Finetuning, monkeypatch: pytest.MonkeyPatch, tmp_path: 
         raise OSError("Network is unreachable")
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("time.sleep", lambda _: None)  # between attempts
     monkeypatch.setattr(socket, "getaddrinfo", unreachable)
     monkeypatch.setattr(socket.socket, "connect", unreachable)
     workspace = Workspace(replace(ft.tiny.workspace.settings, pretrained_models=tmp_path / "models"))
