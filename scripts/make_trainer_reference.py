@@ -16,13 +16,12 @@ from nnunet_pt.training.recipes import RECIPES
 
 TARGET = Path(__file__).resolve().parent.parent / "documentation" / "reference" / "trainers.md"
 
-LATER = ("head_epochs", "head_lr_factor")  # the training loop does not use them yet
-
 INTRODUCTION = """\
 # Trainers
 
 Written by `scripts/make_trainer_reference.py` from the recipes themselves. A trainer is `nnUNetTrainer` with some other
-values; the names are those of nnU-Net. [Change a training](../how-to/change-a-training.md) and
+values; the names are those of nnU-Net, and of its fine-tuning fork for weights that the plans name (`Pretrained...`;
+`PretrainedTrainer_adam__nomirroring` uses SGD, there as here). [Change a training](../how-to/change-a-training.md) and
 [write your own trainer](../how-to/own-trainers.md) say how to use them.
 
 | `-tr` | what differs from `nnUNetTrainer` |
@@ -44,7 +43,6 @@ def reference() -> str:
     values = "".join(
         f"| `{field.name}` | `{shown(getattr(DEFAULT, field.name))}` | {meanings[field.name]} |\n"
         for field in fields(TrainingRecipe)
-        if field.name not in LATER
     )
     return INTRODUCTION + trainers + VALUES + values
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_pt.cli import _arguments as arguments
@@ -22,14 +23,16 @@ def build_parser() -> ArgumentParser:
         "travels and what will hurt.",
         """
         nnUNetv2_move_plans_between_datasets -s 16 -t 15 -sp nnUNetPlans -tp pretrainPlans
+        nnUNetv2_move_plans_between_datasets -s MODEL_FOLDER -t 15 -tp modelPlans --fit
         """,
     )
     parser.add_argument(
         "-s",
         metavar="ID",
-        type=arguments.dataset_reference,
+        type=_dataset_or_path,
         required=True,
-        help="id or name of the dataset that has the plans (the finetuning dataset)",
+        help="id or name of the dataset that has the plans (the finetuning dataset); or the path of a checkpoint or "
+        "model folder, whose own plans are taken",
     )
     parser.add_argument(
         "-t",
@@ -39,7 +42,7 @@ def build_parser() -> ArgumentParser:
         help="id or name of the dataset that receives them (the pretraining dataset)",
     )
     parser.add_argument(
-        "-sp", metavar="NAME", required=True, help="name of the plans to copy, without .json: nnUNetPlans"
+        "-sp", metavar="NAME", help="name of the plans to copy, without .json: nnUNetPlans (needed with a dataset)"
     )
     parser.add_argument(
         "-tp",
@@ -49,15 +52,41 @@ def build_parser() -> ArgumentParser:
     parser.add_argument(
         "--force", action="store_true", help="copy even if the datasets have different numbers of channels"
     )
+    parser.add_argument(
+        "--fit",
+        action="store_true",
+        help="make the copy fit -t: a normalisation for each of its channels (as in the source where it has a channel "
+        "of that name), and the data folders of its other plans where they hold the same data",
+    )
     arguments.add_output(parser, progress=False)
     return parser
+
+
+def _dataset_or_path(text: str) -> int | str | Path:
+    try:
+        return arguments.dataset_reference(text)
+    except ArgumentTypeError:
+        return Path(text)
 
 
 def request(args: Namespace) -> MovePlansRequest:
     """What the arguments ask for."""
     from nnunet_pt.planning.move_plans import MovePlansRequest
 
-    return MovePlansRequest(source=args.s, target=args.t, source_plans=args.sp, target_plans=args.tp, force=args.force)
+    source = args.s
+    if isinstance(source, Path):
+        from nnunet_pt.core.settings import Settings
+        from nnunet_pt.training.finetune_source import plans_in
+
+        source = plans_in(source, Settings.from_environment())
+    return MovePlansRequest(
+        source=source,
+        target=args.t,
+        source_plans=args.sp,
+        target_plans=args.tp,
+        force=args.force,
+        fit=args.fit,
+    )
 
 
 def execute(args: Namespace) -> Outcome:

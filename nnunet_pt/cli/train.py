@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nnunet_pt.cli import _arguments as arguments
 from nnunet_pt.cli._run import Outcome, run
 
 if TYPE_CHECKING:
-    from nnunet_pt.training.task import TrainRequest
+    from nnunet_pt.training.request import TrainRequest
 
 
 def build_parser() -> ArgumentParser:
@@ -45,8 +45,24 @@ def build_parser() -> ArgumentParser:
         "-pretrained_weights",
         metavar="FILE",
         type=Path,
-        help="checkpoint to start from; all layers but the segmentation layers are taken",
+        help="checkpoint to start from; all layers but the segmentation layers are taken (see -transfer)",
     )
+    add_common(parser)
+    add_transfer(parser, default="strict")
+    parser.add_argument(
+        "--keep_optimizer",
+        action="store_true",
+        help="with -pretrained_weights of nnU-Net: take over the optimizer's state of the copied layers, too",
+    )
+    add_layers(parser)
+    add_recipe(parser)
+    add_running(parser)
+    arguments.add_output(parser)
+    return parser
+
+
+def add_common(parser: ArgumentParser) -> None:
+    """What fine-tuning has in common with training from scratch."""
     parser.add_argument(
         "-num_gpus",
         metavar="N",
@@ -64,13 +80,82 @@ def build_parser() -> ArgumentParser:
         choices=("cuda", "cpu", "mps"),
         help="where to compute (default: cuda if there is one, else mps, else cpu); CUDA_VISIBLE_DEVICES chooses a GPU",
     )
-    _add_recipe(parser)
-    _add_running(parser)
-    arguments.add_output(parser)
-    return parser
+    parser.add_argument(
+        "-reset_optimizer",
+        "--reset_optimizer",
+        action="store_true",
+        help="with --c: keep only the weights of the checkpoint, and begin at epoch 0 with a new optimizer",
+    )
 
 
-def _add_recipe(parser: ArgumentParser) -> None:
+def add_transfer(parser: ArgumentParser, *, default: str) -> None:
+    """How weights are transferred.
+
+    Args:
+        parser: The parser.
+        default: What ``-transfer`` is without being given.
+    """
+    group = parser.add_argument_group(
+        "how weights are transferred", "transfer_report.html in the fold's folder says it"
+    )
+    group.add_argument(
+        "-transfer",
+        choices=("strict", "match", "adapt"),
+        help="strict: all layers must fit, except the segmentation layers; match: what fits is taken; adapt: what "
+        f"differs in channels, kernel size, depth, width or patch size is adapted (default: {default})",
+    )
+    group.add_argument(
+        "-transfer_layers",
+        metavar="LAYERS",
+        nargs="+",
+        default=(),
+        help="take only these, for example  encoder.stages.0-2 decoder  (default: all)",
+    )
+    group.add_argument(
+        "-transfer_heads",
+        choices=("auto", "none"),
+        default="auto",
+        help="with -transfer adapt: auto takes the segmentation layers of labels with the same name (default: auto)",
+    )
+    group.add_argument(
+        "--fix_token_axes",
+        action="store_true",
+        help="correct the order of the axes of tokens, which differs in checkpoints of nnssl's masked autoencoders "
+        "(EvaMAE and what derives from it)",
+    )
+    group.add_argument(
+        "--allow_little_transfer",
+        action="store_true",
+        help="train even if less than half of the encoder finds its weights",
+    )
+
+
+def add_layers(parser: ArgumentParser) -> None:
+    """Layers that are treated differently."""
+    group = parser.add_argument_group("layers that are treated differently", "recorded in recipe.json; --c keeps them")
+    group.add_argument(
+        "-freeze",
+        metavar="LAYERS",
+        nargs="+",
+        help="layers that stay as they are, for example  encoder.stem encoder.stages.0-1",
+    )
+    group.add_argument(
+        "-freeze_epochs",
+        metavar="N",
+        type=arguments.positive_integer,
+        help="epochs after which they are trained, too (default: never)",
+    )
+    group.add_argument(
+        "-lr_factor",
+        metavar="LAYERS=FACTOR",
+        type=_factor,
+        nargs="+",
+        help="learning rate of layers relative to that of the others, for example  encoder=0.1",
+    )
+
+
+def add_recipe(parser: ArgumentParser) -> None:
+    """Numbers for which nnU-Net has trainer classes."""
     group = parser.add_argument_group(
         "instead of a trainer class of your own", "recorded in recipe.json in the fold's folder; --c keeps them"
     )
@@ -97,7 +182,8 @@ def _add_recipe(parser: ArgumentParser) -> None:
     )
 
 
-def _add_running(parser: ArgumentParser) -> None:
+def add_running(parser: ArgumentParser) -> None:
+    """How a training runs, which does not change its result."""
     group = parser.add_argument_group("how it runs")
     group.add_argument(
         "-augment_on",
@@ -117,46 +203,75 @@ def _add_running(parser: ArgumentParser) -> None:
     )
 
 
+def _factor(text: str) -> str:
+    from nnunet_pt.training.recipe_checks import lr_factor_of
+
+    if lr_factor_of(text) is None:
+        raise ArgumentTypeError(f"{text!r} is not LAYERS=FACTOR with a factor above 0, for example encoder=0.1")
+    return text
+
+
 def _minutes(text: str) -> float:
     return 0.0 if text in ("0", "0.0") else arguments.positive_float(text)
 
 
 def request(args: Namespace) -> TrainRequest:
     """What the arguments ask for."""
-    from nnunet_pt.training.task import TrainRequest
+    from nnunet_pt.training.request import TrainRequest
 
     return TrainRequest(
         dataset=args.dataset,
         configuration=args.configuration,
         fold=args.fold,
-        trainer=args.tr,
-        plans_name=args.p,
         pretrained_weights=args.pretrained_weights,
-        num_processes=args.num_gpus,
-        save_probabilities=args.npz,
-        continue_training=args.c,
-        validation_only=args.val,
-        validate_best=args.val_best,
-        disable_checkpointing=args.disable_checkpointing,
-        device=args.device,
-        epochs=args.epochs,
-        lr=args.lr,
-        iterations=args.iterations,
-        warmup_epochs=args.warmup_epochs,
-        patience=args.patience,
-        seed=args.seed,
-        deterministic=args.deterministic,
-        precision=args.precision,
-        augment_on=args.augment_on,
-        save_every_minutes=args.save_every_minutes,
-        tensorboard=args.tensorboard,
-        progress=not args.no_pbar,
+        keep_optimizer=args.keep_optimizer,
+        **common_request(args),
     )
+
+
+def common_request(args: Namespace) -> dict[str, Any]:
+    """What the arguments ask for that training from scratch and fine-tuning have in common."""
+    return {
+        "trainer": args.tr,
+        "plans_name": args.p,
+        "transfer": args.transfer,
+        "transfer_layers": tuple(args.transfer_layers),
+        "transfer_heads": args.transfer_heads,
+        "fix_token_axes": args.fix_token_axes,
+        "allow_little_transfer": args.allow_little_transfer,
+        "freeze": None if args.freeze is None else tuple(args.freeze),
+        "freeze_epochs": args.freeze_epochs,
+        "lr_factors": None if args.lr_factor is None else tuple(args.lr_factor),
+        "reset_optimizer": args.reset_optimizer,
+        "num_processes": args.num_gpus,
+        "save_probabilities": args.npz,
+        "continue_training": args.c,
+        "validation_only": args.val,
+        "validate_best": args.val_best,
+        "disable_checkpointing": args.disable_checkpointing,
+        "device": args.device,
+        "epochs": args.epochs,
+        "lr": args.lr,
+        "iterations": args.iterations,
+        "warmup_epochs": args.warmup_epochs,
+        "patience": args.patience,
+        "seed": args.seed,
+        "deterministic": args.deterministic,
+        "precision": args.precision,
+        "augment_on": args.augment_on,
+        "save_every_minutes": args.save_every_minutes,
+        "tensorboard": args.tensorboard,
+        "progress": not args.no_pbar,
+    }
 
 
 def execute(args: Namespace) -> Outcome:
     """Train and validate."""
-    wanted = request(args)
+    return train_as_asked(request(args))
+
+
+def train_as_asked(wanted: TrainRequest) -> Outcome:
+    """Train and validate what was asked for."""
     from nnunet_pt.core.settings import Workspace
     from nnunet_pt.training.run import train
 

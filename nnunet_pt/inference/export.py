@@ -73,16 +73,11 @@ def to_original_grid(
     original = tuple(float(properties["spacing"][a]) for a in plans.transpose_forward)
     return Regridding(
         shape=tuple(int(n) for n in properties["shape_after_cropping_and_before_resampling"]),
-        current_spacing=_three_axes(configuration.spacing, original[0]),
+        current_spacing=configuration.spacing_for(original),
         new_spacing=original,
         spec=configuration.resampling_probabilities,
         threads=threads,
     )
-
-
-def _three_axes(spacing: Sequence[float], slices: float) -> tuple[float, ...]:
-    """Slices of 2d configurations keep their distance."""
-    return tuple(spacing) if len(spacing) == 3 else (slices, *spacing)
 
 
 def resampled_segmentation(logits_cxyz: Logits, grid: Regridding, labels: Labels) -> NDArray[Any]:
@@ -288,8 +283,7 @@ def export_for_next_stage(
     """
     import blosc2
 
-    slices = float(properties["spacing"][plans.transpose_forward[0]])
-    spacing = _three_axes(configuration.spacing, slices)
+    spacing = configuration.spacing_for([float(properties["spacing"][a]) for a in plans.transpose_forward])
     grid = Regridding(  # as nnU-Net does, although the spacing of the next stage is another one
         shape=tuple(int(n) for n in next_shape),
         current_spacing=spacing,

@@ -110,7 +110,10 @@ def _primus_entries() -> dict[str, NetworkEntry]:
     """Each version with explicit sizes (``PrimusV2``) and as named sizes (``PrimusV2M``)."""
     entries = {
         "PrimusX": NetworkEntry(
-            build=partial(_primus, version=1), initialise=initialise_primus, translate=pretraining_arguments
+            build=partial(_primus, version=1),
+            initialise=initialise_primus,
+            preset={"drop_path_rate": FROM_SCRATCH_DROP_PATH},  # as nnU-Net fine-tunes it
+            translate=pretraining_arguments,
         )
     }
     versions: dict[str, Version] = {"Primus": 1, "PrimusV2": 2, "PrimusV3": 3}

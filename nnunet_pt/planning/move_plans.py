@@ -15,6 +15,7 @@ from nnunet_pt.dataset.cases import resolve_dataset_name
 from nnunet_pt.dataset.description import FILE_NAME as DATASET_FILE
 from nnunet_pt.dataset.description import DatasetDescription
 from nnunet_pt.planning.experiment import MASK_IF_CROPPED_TO_LESS
+from nnunet_pt.planning.fit_plans import channel_origins, fit_channels, share_data
 from nnunet_pt.planning.planner import reader_writer_name
 from nnunet_pt.planning.summary import plan_summary, sizes
 from nnunet_pt.plans.fingerprint import FILE_NAME as FINGERPRINT_FILE
@@ -26,22 +27,38 @@ MAX_SPACING_FACTOR = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GivenPlans:
+    """Plans that are not in a dataset's folder, but with a model.
+
+    Attributes:
+        plans: The plans.
+        channel_names: Names of the channels that they are made for, if they are known.
+    """
+
+    plans: Plans
+    channel_names: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MovePlansRequest:
     """Which plans to copy where.
 
     Attributes:
-        source: Dataset id or name that has the plans (for pre-training: the finetuning dataset).
+        source: Dataset id or name that has the plans (for pre-training: the finetuning dataset), or the plans.
         target: Dataset id or name that receives them (the pretraining dataset).
-        source_plans: Plans identifier.
+        source_plans: Plans identifier; not needed if the plans are given.
         target_plans: Identifier of the copy; the same by default.
         force: Copy even if the numbers of channels differ.
+        fit: Give every channel of the target a normalisation, and share data folders with the target's other plans
+            where they hold the same data.
     """
 
-    source: int | str
+    source: int | str | GivenPlans
     target: int | str
-    source_plans: str
+    source_plans: str | None = None
     target_plans: str | None = None
     force: bool = False
+    fit: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,17 +93,18 @@ def move_plans(request: MovePlansRequest, workspace: Workspace) -> Path:
         The plans file of the target.
 
     Raises:
-        PlansError: If the source plans are missing, or the target has another number of channels (unless forced).
+        PlansError: If the source plans are missing, or the target has another number of channels (unless forced, or
+            unless the plans are made to fit).
         UsageError: If the name of the copy is no file name.
         DatasetError: If the target is unusable.
     """
-    source = resolve_dataset_name(request.source, workspace)
     target = resolve_dataset_name(request.target, workspace)
-    target_plans = request.target_plans or request.source_plans
+    given = request.source if isinstance(request.source, GivenPlans) else _plans_of(request, workspace)
+    plans = given.plans
+    source, source_plans = plans.dataset_name, plans.plans_name
+    target_plans = request.target_plans or source_plans
     if Path(target_plans).name != target_plans:
         raise UsageError("The plans name is not usable.", found=repr(target_plans), expected="a name without folder")
-    file = workspace.preprocessed / source / f"{request.source_plans}.json"
-    plans = replace(Plans.load(file), dataset_name=source)  # the file may come from elsewhere
     description = DatasetDescription.load(workspace.raw / target / DATASET_FILE)
     moved = replace(
         plans,
@@ -94,27 +112,51 @@ def move_plans(request: MovePlansRequest, workspace: Workspace) -> Path:
         plans_name=target_plans,
         image_reader_writer=reader_writer_name(workspace.raw / target, description, allow_nonmatching=True),
         configurations={
-            name: _renamed(entries, request.source_plans, target_plans)
-            for name, entries in plans.configurations.items()
+            name: _renamed(entries, source_plans, target_plans) for name, entries in plans.configurations.items()
         },
     )
-    account = review(request.source_plans, plans, moved, description, workspace)
-    channels = _num_channels(plans)
+    folder = workspace.preprocessed / target
+    if request.fit:
+        moved = _fitted(moved, given, description, folder)
+    account = review(source_plans, plans, moved, description, workspace)
+    channels = _num_channels(moved)
     if channels is not None and channels != description.num_channels and not request.force:
         raise PlansError(
-            f"The plans {request.source_plans} of {source} do not fit {target}: different numbers of channels.",
+            f"The plans {source_plans} of {source} do not fit {target}: different numbers of channels.",
             found=f"{description.num_channels} ({', '.join(description.channel_names)}) in {target}",
             expected=f"{channels}, as in {source}",
-            remedy="preprocessing with them would fail. Make a dataset with the same channels; or copy them anyhow "
-            "with --force and correct normalization_schemes and use_mask_for_norm in the copy",
+            remedy="preprocessing with them would fail. Make a dataset with the same channels; or add --fit, which "
+            "gives each channel a normalisation (weights can then be transferred with -transfer adapt); or copy them "
+            "anyhow with --force and correct normalization_schemes and use_mask_for_norm in the copy",
         )
-    folder = workspace.preprocessed / target
     if not (folder / DATASET_FILE).exists():
         copy_file(workspace.raw / target / DATASET_FILE, folder / DATASET_FILE)
     path = folder / f"{target_plans}.json"
     moved.save(path)
     get_logger().info(describe_move(account))
     return path
+
+
+def _plans_of(request: MovePlansRequest, workspace: Workspace) -> GivenPlans:
+    """The plans in the folder of a dataset."""
+    assert not isinstance(request.source, GivenPlans)
+    source = resolve_dataset_name(request.source, workspace)
+    if request.source_plans is None:
+        raise UsageError(f"It is not said which plans of {source} are to be moved.", remedy="give their name with -sp")
+    file = workspace.preprocessed / source / f"{request.source_plans}.json"
+    # The file may come from elsewhere, and have been renamed
+    plans = replace(Plans.load(file), dataset_name=source, plans_name=request.source_plans)
+    return GivenPlans(plans=plans, channel_names=_channel_names(source, workspace) or None)
+
+
+def _fitted(moved: Plans, given: GivenPlans, description: DatasetDescription, folder: Path) -> Plans:
+    count = _num_channels(given.plans)
+    if count is None:
+        return moved
+    origins = channel_origins(given.channel_names, count, description.channel_names)
+    if origins != tuple(range(count)):
+        moved = fit_channels(moved, origins, description, Fingerprint.load(folder / FINGERPRINT_FILE))
+    return share_data(moved, folder, description)
 
 
 def _renamed(entries: Mapping[str, Any], old: str, new: str) -> Mapping[str, Any]:
@@ -203,7 +245,7 @@ def _num_channels(plans: Plans) -> int | None:
 
 
 def _channel_harms(plans: Plans, moved: Plans, description: DatasetDescription, workspace: Workspace) -> list[str]:
-    target, channels = moved.dataset_name, _num_channels(plans)
+    target, channels = moved.dataset_name, _num_channels(moved)
     harms = []
     if channels is not None and channels != description.num_channels:
         harms.append(f"The plans are made for {channels} channels, but {target} has {description.num_channels}.")
@@ -252,13 +294,13 @@ def _spacing_harms(configurations: Sequence[Configuration], moved: Plans, finger
     from numpy import median
 
     median_spacing = median(fingerprint.spacings, axis=0)[list(moved.transpose_forward)].tolist()
-    concerned: dict[tuple[float, ...], list[str]] = {}
+    concerned: dict[tuple[float | None, ...], list[str]] = {}
     for configuration in configurations:
         concerned.setdefault(configuration.spacing, []).append(configuration.name)
     harms = []
     for spacing, names in concerned.items():
         own = median_spacing[-len(spacing) :]
-        factor = max(max(a / b, b / a) for a, b in zip(spacing, own, strict=True))
+        factor = max((max(a / b, b / a) for a, b in zip(spacing, own, strict=True) if a is not None), default=1.0)
         if factor > MAX_SPACING_FACTOR:
             harms.append(
                 f"{', '.join(names)}: spacing {sizes(spacing)} mm, but the median of {moved.dataset_name} is "

@@ -85,9 +85,9 @@ def estimated_memory_gb(plans: Plans, configuration: Configuration, num_outputs:
     return share * preset.gpu_memory_gb
 
 
-def sizes(values: Sequence[float]) -> str:
-    """Numbers of the axes, e.g. ``40 x 56 x 40``."""
-    return " x ".join(f"{value:.4g}" for value in values)
+def sizes(values: Sequence[float | None]) -> str:
+    """Numbers of the axes, e.g. ``40 x 56 x 40``; "own" for those that each case has its own of."""
+    return " x ".join("own" if value is None else f"{value:.4g}" for value in values)
 
 
 def _pooling(configuration: Configuration) -> str:

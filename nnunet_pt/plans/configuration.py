@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,7 +56,7 @@ class Configuration:
         batch_size: Patches of one training step.
         patch_size: Voxels along each axis.
         median_image_size_in_voxels: Median size of the cases after resampling (may be x.5).
-        spacing: Target spacing along each axis, mm.
+        spacing: Target spacing along each axis, mm; None along axes on which each case keeps its own.
         normalization_schemes: Name of the normalisation of each channel.
         use_mask_for_norm: For each channel, whether only the nonzero region is normalised.
         resampling_data: How images are resampled.
@@ -75,7 +75,7 @@ class Configuration:
     batch_size: int
     patch_size: tuple[int, ...]
     median_image_size_in_voxels: tuple[float, ...]
-    spacing: tuple[float, ...]
+    spacing: tuple[float | None, ...]
     normalization_schemes: tuple[str, ...]
     use_mask_for_norm: tuple[bool, ...]
     resampling_data: ResamplingSpec
@@ -102,7 +102,7 @@ class Configuration:
             batch_size=reader.integer("batch_size", minimum=1),
             patch_size=reader.integers("patch_size", minimum=1),
             median_image_size_in_voxels=reader.numbers("median_image_size_in_voxels"),
-            spacing=reader.numbers("spacing", positive=True),
+            spacing=reader.optional_numbers("spacing"),
             normalization_schemes=reader.texts("normalization_schemes"),
             use_mask_for_norm=reader.flags("use_mask_for_norm"),
             resampling_data=_resampling(reader, "data"),
@@ -117,6 +117,15 @@ class Configuration:
         if not findings.items:
             configuration._check(findings, place)
         return configuration
+
+    def spacing_for(self, original: Sequence[float]) -> tuple[float, ...]:
+        """Target spacing of one case, mm along all three axes of the plans.
+
+        Args:
+            original: The case's own spacing; kept between the slices of 2d configurations and where the plans say so.
+        """
+        target = (*([None] * (len(original) - len(self.spacing))), *self.spacing)
+        return tuple(float(own if wanted is None else wanted) for own, wanted in zip(original, target, strict=True))
 
     def _check(self, findings: Findings, place: str) -> None:
         for key, value in (("patch_size", self.patch_size), ("spacing", self.spacing)):

@@ -9,6 +9,7 @@ from typing import Any
 
 from nnunet_pt.core.errors import PlansError, UnknownNameError
 from nnunet_pt.core.files import read_json, write_json
+from nnunet_pt.plans import legacy
 from nnunet_pt.plans.configuration import Architecture, Configuration, ResamplingSpec
 from nnunet_pt.plans.fingerprint import INTENSITY_KEY, IntensityProperties, read_intensities
 from nnunet_pt.plans.pretrain_info import PretrainInfo
@@ -175,6 +176,23 @@ class Plans:
         configuration = Configuration.read(name, self._resolved(name, ()), findings)
         findings.raise_if_any()
         return configuration
+
+    def entries(self, name: str) -> dict[str, Any]:
+        """The entries of a configuration as nnU-Net writes them today: inheritance resolved, old keys upgraded.
+
+        Raises:
+            UnknownNameError: If there is no such configuration.
+            PlansError: If it inherits from itself, or old keys cannot be understood.
+        """
+        if name not in self.configurations:
+            raise UnknownNameError.of(f"configuration in {self.source}", name, self.configurations)
+        entries = self._resolved(name, ())
+        if not legacy.is_legacy(entries):
+            return entries
+        findings = Findings("plans file", self.source)
+        upgraded = legacy.upgraded(entries, findings, f"configurations.{name}")
+        findings.raise_if_any()
+        return upgraded
 
     def _resolved(self, name: str, children: tuple[str, ...]) -> dict[str, Any]:
         if name in children:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from nnunet_pt.plans.reading import ObjectReader, in_order
+
+SHA256_KEY = "checkpoint_sha256"
+CITATION_KEYS = ("apa_citations", "bibtex_citations")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +27,7 @@ class PretrainInfo:
         pt_used_patchsize: Patch size of the pre-training.
         pt_recommended_downstream_patchsize: Patch size recommended for fine-tuning.
         citations: What to cite.
+        checkpoint_sha256: Digest of the checkpoint, by which it is found again when it was moved. nnU-Net ignores it.
         extra: Entries of the file that are not known here.
         key_order: Keys as they were in the file.
     """
@@ -38,6 +42,7 @@ class PretrainInfo:
     pt_used_patchsize: tuple[int, ...] = ()
     pt_recommended_downstream_patchsize: tuple[int, ...] = ()
     citations: tuple[Any, ...] = ()
+    checkpoint_sha256: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     key_order: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
@@ -57,6 +62,7 @@ class PretrainInfo:
                 "pt_recommended_downstream_patchsize", minimum=1, default=()
             ),
             citations=reader.items("citations", default=()),
+            checkpoint_sha256=reader.optional_text(SHA256_KEY),
             extra=reader.rest(),
             key_order=tuple(reader.data),
         )
@@ -77,4 +83,20 @@ class PretrainInfo:
             "pt_used_patchsize": list(self.pt_used_patchsize),
             "pt_recommended_downstream_patchsize": list(self.pt_recommended_downstream_patchsize),
             "citations": list(self.citations),
+            SHA256_KEY: self.checkpoint_sha256,
         }
+
+
+def citation_lines(citations: Sequence[Any]) -> list[str]:
+    """Citations as text, sorted by what they are for; entries of unknown form are shown as they are."""
+    entries = [c if isinstance(c, Mapping) else {"apa_citations": [str(c)]} for c in citations]
+    lines = []
+    for entry in sorted(entries, key=lambda e: str(e.get("type", ""))):
+        about = ": ".join(str(entry[key]) for key in ("type", "name") if entry.get(key))
+        texts = [t for key in CITATION_KEYS for t in _texts(entry.get(key))]
+        lines += [f"{about}: {text}" if about else text for text in texts] or [about or str(entry)]
+    return lines
+
+
+def _texts(value: object) -> list[str]:
+    return [value] if isinstance(value, str) else [str(v) for v in value] if isinstance(value, (list, tuple)) else []

@@ -133,6 +133,11 @@ class ObjectReader:
         expected = "a list of numbers" + (" above 0" if positive else "")
         return self._tuple(key, expected, lambda v: is_number(v) and (v > 0 or not positive), REQUIRED)
 
+    def optional_numbers(self, key: str) -> tuple[float | None, ...]:
+        """A list of numbers above 0 and nulls; whole numbers stay integers."""
+        expected = "a list of numbers above 0, or null"
+        return self._tuple(key, expected, lambda v: v is None or (is_number(v) and v > 0), REQUIRED)
+
     def rows(self, key: str, expected: str, accepts: Callable[[Any], bool]) -> tuple[tuple[Any, ...], ...]:
         """A list with a list of three entries for each case; the first wrong cases are named."""
         value = self._take(key, f"a list with three {expected} for each case", is_list, REQUIRED) or ()

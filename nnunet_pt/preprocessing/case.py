@@ -76,7 +76,7 @@ class CaseSettings:
                 "reader": self.reader_name,
                 "transpose": self.transpose_forward,
                 "preprocessor": c.preprocessor_name,
-                "spacing": c.spacing,
+                "spacing": [None if s is None else float(s) for s in c.spacing],  # 1 and 1.0 are the same
                 "patch_size": c.patch_size,
                 "normalization": [c.normalization_schemes, c.use_mask_for_norm],
                 "resampling": [[r.name, dict(r.kwargs)] for r in (c.resampling_data, c.resampling_seg)],
@@ -298,9 +298,7 @@ def preprocess_arrays(
         use_mask=configuration.use_mask_for_norm,
         properties=settings.intensities,
     )
-    target = list(configuration.spacing)
-    if len(target) < len(spacing):  # slices of 2d configurations keep their distance
-        target = [spacing[0], *target]
+    target = configuration.spacing_for(spacing)
     new_shape = compute_new_shape(image_cxyz.shape[1:], spacing, target)
     for_data, for_seg = configuration.resampling_data, configuration.resampling_seg
     image_cxyz = RESAMPLERS[for_data.name](image_cxyz, new_shape, spacing, target, threads=threads, **for_data.kwargs)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -68,10 +68,10 @@ class CaseRecord:
     inputs: Mapping[str, FileStamp]
     outputs: Mapping[str, FileStamp]
 
-    def is_current(self, settings: str, inputs: Sequence[Path]) -> bool:
-        """Whether the same settings and raw files would be used today."""
+    def is_current(self, settings: Container[str], inputs: Sequence[Path]) -> bool:
+        """Whether it was made with one of these settings, from the same raw files."""
         return (
-            self.settings == settings
+            self.settings in settings
             and list(self.inputs) == _input_names(inputs)
             and all(stamp.matches(path) for path, stamp in zip(inputs, self.inputs.values(), strict=True))
         )

@@ -29,6 +29,7 @@ from nnunet_pt.preprocessing.case import (
 )
 from nnunet_pt.preprocessing.manifest import CaseRecord, Manifest
 from nnunet_pt.preprocessing.preconditions import check_dataset, check_plans
+from nnunet_pt.preprocessing.shared_data import differences, plans_sharing
 from nnunet_pt.preprocessing.store import GT_FOLDER, case_files
 
 DEFAULT_CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
@@ -57,6 +58,8 @@ class PreprocessRequest:
         max_ram_gb: Memory budget of all workers together.
         progress: Show progress.
         on_failure: "stop" at the first failing case, or "continue" with the others.
+        any_layout: Keep cases that other plans sharing the folder made for another patch size, too: the same data in
+            other chunks, which takes a little longer to read.
     """
 
     dataset: int | str
@@ -68,6 +71,7 @@ class PreprocessRequest:
     max_ram_gb: float | None = None
     progress: bool = True
     on_failure: Literal["stop", "continue"] = "stop"
+    any_layout: bool = False
 
     def processes_for(self, index: int) -> int:
         """Worker processes for the configuration at this position."""
@@ -194,7 +198,8 @@ def _preprocess_configuration(
     manifest = Manifest(folder)
     if request.clean:
         manifest.records.clear()
-    current, damaged = _sort_out(manifest, settings.digest(), cases, folder, read=request.verify)
+    digests = {settings.digest()} | (_digests_of_others(settings, target) if request.any_layout else set())
+    current, damaged = _sort_out(manifest, digests, cases, folder, read=request.verify)
     manifest.keep(current)
     _remove_outdated(folder, current)
     todo = [c for c in cases if c.identifier not in current]
@@ -231,14 +236,20 @@ def _preprocess_configuration(
     )
 
 
+def _digests_of_others(settings: CaseSettings, target: Path) -> set[str]:
+    """Digests under which other plans that share the folder make the same data, laid out for their patch size."""
+    sharing = plans_sharing(settings.configuration.data_identifier, target, settings.labels, settings.channel_names)
+    return {others.digest() for _, others in sharing if not differences(settings, others)}
+
+
 def _sort_out(
-    manifest: Manifest, digest: str, cases: Sequence[Case], folder: Path, *, read: bool
+    manifest: Manifest, digests: set[str], cases: Sequence[Case], folder: Path, *, read: bool
 ) -> tuple[set[str], tuple[str, ...]]:
     """Which cases need no work, and which of the recorded ones turned out damaged."""
     current, damaged = set(), []
     for case in cases:
         record = manifest.records.get(case.identifier)
-        if record is None or not record.is_current(digest, input_files(case)):
+        if record is None or not record.is_current(digests, input_files(case)):
             continue
         if record.is_intact(folder, read=read):
             current.add(case.identifier)
@@ -265,8 +276,7 @@ def estimate_ram(case: Case, settings: CaseSettings) -> int:
     channels = max(len(case.images), header.num_channels)
     voxels = resampled = header.num_voxels // header.num_channels
     spacing = [header.spacing[a] for a in settings.transpose_forward]
-    target = settings.configuration.spacing
-    for old, new in zip(spacing[-len(target) :], target, strict=True):
+    for old, new in zip(spacing, settings.configuration.spacing_for(spacing), strict=True):
         resampled = round(resampled * old / new)
     largest = max(voxels, resampled)
     return WORKER_RAM + voxels * (8 * channels + 8) + resampled * (8 * channels + 8) + largest * 16

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from nnunet_pt.core.errors import DatasetError, PlansError
@@ -15,6 +14,7 @@ from nnunet_pt.dataset.labels import Labels
 from nnunet_pt.preprocessing.case import CaseSettings
 from nnunet_pt.preprocessing.normalize import NORMALIZATION
 from nnunet_pt.preprocessing.resample import RESAMPLERS
+from nnunet_pt.preprocessing.shared_data import differences
 from nnunet_pt.preprocessing.store import GT_FOLDER, case_files
 
 LARGEST_LABEL = 2**15 - 1  # segmentations are stored as int16
@@ -67,17 +67,12 @@ def check_plans(jobs: Sequence[tuple[str, CaseSettings]]) -> None:
         if not _is_file_name(folder) or folder == GT_FOLDER:
             raise PlansError(f"The data_identifier of configuration {name} is no usable folder name.", found=folder)
         other, others = first.setdefault(folder, (name, settings))
-        if _content_digest(others) != _content_digest(settings):
+        if different := differences(others, settings):
             raise PlansError(
                 f"The configurations {other} and {name} ask for different data in the same folder.",
-                found=f"data_identifier {folder} in both",
+                found=f"data_identifier {folder} in both; different: {', '.join(different)}",
                 remedy=f"give {name} a data_identifier of its own in the plans file",
             )
-
-
-def _content_digest(settings: CaseSettings) -> str:
-    """A digest that leaves out the patch size, which only decides how the data are cut into chunks."""
-    return replace(settings, configuration=replace(settings.configuration, patch_size=())).digest()
 
 
 def _check_names(name: str, settings: CaseSettings) -> None:

@@ -25,7 +25,7 @@ _SIGNALLED = {
 }
 
 
-def run_processes(number: int, arguments: Sequence[str]) -> None:
+def run_processes(number: int, command: Sequence[str]) -> None:
     """Run the training command in several processes, each a session of its own.
 
     If one of them fails, the agent ends the others. Signals are passed on to them, so that they save the state; how
@@ -33,7 +33,7 @@ def run_processes(number: int, arguments: Sequence[str]) -> None:
 
     Args:
         number: Processes.
-        arguments: What ``nnUNetv2_train`` is called with in each of them.
+        command: Module and arguments of each of them.
 
     Raises:
         TrainingError: If a process failed; it has printed why.
@@ -64,7 +64,7 @@ def run_processes(number: int, arguments: Sequence[str]) -> None:
     )
     try:
         with _signals_passed_on():
-            elastic_launch(config, sys.executable)("-m", "nnunet_pt.cli.train", *arguments)
+            elastic_launch(config, sys.executable)("-m", *command)
     except ChildFailedError as error:
         raise _failed(number, *error.get_first_failure()) from error
     except SignalException as error:

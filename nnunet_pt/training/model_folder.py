@@ -112,8 +112,13 @@ def _orientations(folder: Path) -> Iterator[str | None]:
             continue
 
 
-def set_aside(folder: Path) -> None:
-    """Keep the checkpoints of an earlier training of the same fold, which a new one would overwrite."""
+def set_aside(folder: Path, *, keep_checkpoints: bool = False) -> None:
+    """Keep the checkpoints of an earlier training of the same fold, which a new one would overwrite.
+
+    Args:
+        folder: Folder of the fold.
+        keep_checkpoints: Leave them where they are, too.
+    """
     names = [name for name in (FINAL, LATEST, BEST) if (folder / name).is_file()]
     if not names:
         return
@@ -122,7 +127,8 @@ def set_aside(folder: Path) -> None:
     kept = make_folder(next(free))
     for name in [*names, RECIPE_FILE, "progress.jsonl", "progress.png"]:
         if (folder / name).is_file():
-            shutil.move(folder / name, kept / name)
+            move = shutil.copy2 if keep_checkpoints and name in names else shutil.move
+            move(folder / name, kept / name)
     _log.warning(
         "%s has been trained before. Its checkpoints are kept in %s; delete them if you do not need them. "
         "(To continue a training use --c.)",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from nnunet_pt.core.console import get_logger
 from nnunet_pt.training.distributed import Processes
+from nnunet_pt.training.freezing import modules_with_fixed_statistics
 
 _log = get_logger(__name__)
 R = TypeVar("R")
@@ -46,18 +48,48 @@ class TrainedNetwork:
         self._device = device
         self._processes = processes
         self._compiled = compiled
-        self._proven: set[bool] = set()  # whether it was seen to work in training, in evaluation
+        self._fixed: list[nn.Module] = []
+        self._module: Callable[[Tensor], Any] | None = None
         self._wrap()
 
     def _wrap(self) -> None:
+        if self._module is not None and self._processes.are_several:
+            self._module = None
+            gc.collect()  # the earlier wrapper leaves its hooks on the parameters until it is gone
+        self._proven: set[bool] = set()  # whether it was seen to work in training, in evaluation
+        self._wants_gradient = self._gradients_wanted()
         module: Any = torch.compile(self.bare) if self._compiled else self.bare
         if self._processes.are_several:
             ids = [self._device.index or 0] if self._device.type == "cuda" else None
-            module = nn.parallel.DistributedDataParallel(module, device_ids=ids)
-        self._module: Callable[[Tensor], Any] = module
+            # Without deep supervision the heads of the lower resolutions are there, but not used
+            unused = len(self.output_strides) > 1 and not self.deep_supervision
+            module = nn.parallel.DistributedDataParallel(module, device_ids=ids, find_unused_parameters=unused)
+        self._module = module
+
+    def _gradients_wanted(self) -> list[bool]:
+        return [p.requires_grad for p in self.bare.parameters()]
+
+    def train_only(self, names: Collection[str]) -> None:
+        """From now on only some tensors are trained; the others and the statistics of their layers stay as they are.
+
+        :meth:`follow` must be called before the network is used.
+
+        Args:
+            names: Of parameters and buffers.
+        """
+        for name, parameter in self.bare.named_parameters():
+            parameter.requires_grad_(name in names)
+            parameter.grad = None
+        self._fixed = modules_with_fixed_statistics(self.bare, names)
+
+    def follow(self) -> None:
+        """Make new wrappers if other parameters want a gradient than when they were made."""
+        if self._wants_gradient != self._gradients_wanted():
+            self._wrap()
 
     def __call__(self, data: Tensor) -> Any:
         """Outputs for (B,C,*spatial): a tensor, or a list with deep supervision."""
+        assert self._module is not None
         return self._module(data)
 
     @property
@@ -83,6 +115,8 @@ class TrainedNetwork:
     def train(self) -> None:
         """Behave as in training (dropout, batch statistics)."""
         self.bare.train()
+        for module in self._fixed:
+            module.eval()
 
     def eval_mode(self) -> None:
         """Behave as in prediction."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from nnunet_pt.training.recipe import TrainingRecipe
 ADAM_BETAS = (0.9, 0.999)
 ADAN_BETAS = (0.02, 0.08, 0.01)
 
-Parameters = list[torch.nn.Parameter]
+Parameters = list[Any]  # parameters, or groups of them as torch wants them
 
 
 class Adan(Optimizer):
@@ -51,12 +51,12 @@ class Adan(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
+            parameters: list[torch.nn.Parameter] = [p for p in group["params"] if p.grad is not None]
             if parameters:
                 self._step_group(group, parameters)
         return loss
 
-    def _step_group(self, group: dict[str, Any], parameters: Parameters) -> None:
+    def _step_group(self, group: dict[str, Any], parameters: list[torch.nn.Parameter]) -> None:
         beta1, beta2, beta3 = group["betas"]
         values: list[Tensor] = list(parameters)
         gradients = [p.grad for p in parameters if p.grad is not None]
@@ -109,7 +109,7 @@ def _sgd(recipe: TrainingRecipe, parameters: Parameters) -> Optimizer:
     if recipe.momentum > 0:
         # Torch 2.13's fused kernel leaves new momentum uninitialised if the gradient scaler skips the first step. To
         # begin with zeros is the same: the first momentum is the first gradient.
-        for parameter in parameters:
+        for parameter in _each(parameters):
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
     return optimizer
 
@@ -143,13 +143,13 @@ OPTIMIZERS: Registry[Callable[[TrainingRecipe, Parameters], Optimizer]] = Regist
 )
 
 
-def build_optimizer(recipe: TrainingRecipe, parameters: Iterable[torch.nn.Parameter]) -> Optimizer:
-    """The optimiser of a recipe, for all parameters in one group, as nnU-Net has it.
+def build_optimizer(recipe: TrainingRecipe, parameters: Iterable[Any]) -> Optimizer:
+    """The optimiser of a recipe, for all parameters in one group, as nnU-Net has it, or for groups of them.
 
     Args:
         recipe: Says which, with which learning rate, momentum and weight decay.
         parameters: In the network's order, which the state in checkpoints depends on. Fixed ones are left out of
-            updates because they have no gradient.
+            updates because they have no gradient. Or groups of parameters, as torch's optimisers take them.
     """
     optimizer = OPTIMIZERS[recipe.optimizer](recipe, list(parameters))
     optimizer.register_load_state_dict_post_hook(_follow_layouts)
@@ -158,7 +158,12 @@ def build_optimizer(recipe: TrainingRecipe, parameters: Iterable[torch.nn.Parame
 
 def _can_fuse(parameters: Parameters) -> bool:
     """Whether there is one kernel for the whole update, which reads and writes every parameter only once."""
-    return all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
+    return all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in _each(parameters))
+
+
+def _each(parameters: Parameters) -> Iterator[torch.nn.Parameter]:
+    for item in parameters:
+        yield from item["params"] if isinstance(item, dict) else [item]
 
 
 def _follow_layouts(optimizer: Optimizer) -> None:

@@ -19,6 +19,7 @@ from nnunet_pt.training.debug_file import tracker_config
 from nnunet_pt.training.determinism import seed_everything, set_deterministic
 from nnunet_pt.training.distributed import Processes
 from nnunet_pt.training.fold_validation import checkpoint_to_validate, validate_fold
+from nnunet_pt.training.freezing import Layers
 from nnunet_pt.training.history import History
 from nnunet_pt.training.interruption import SavePolicy, StopSignals
 from nnunet_pt.training.loader import default_num_workers
@@ -26,11 +27,19 @@ from nnunet_pt.training.model_folder import set_aside, write_benchmark, write_mo
 from nnunet_pt.training.monitor import Monitor
 from nnunet_pt.training.network import TrainedNetwork, should_compile
 from nnunet_pt.training.parts import Parts, loader_of, network_of
-from nnunet_pt.training.state import FoundCheckpoint, TrainingState, newest_valid_checkpoint, state_of
+from nnunet_pt.training.pretraining import Start, keep_optimizer_state, transfer_weights
+from nnunet_pt.training.state import (
+    BEST,
+    FINAL,
+    LATEST,
+    FoundCheckpoint,
+    TrainingState,
+    newest_valid_checkpoint,
+    state_of,
+)
 from nnunet_pt.training.task import TrainingTask
 from nnunet_pt.training.trainer import Trainer
 from nnunet_pt.transfer.checkpoint import read_checkpoint
-from nnunet_pt.transfer.pretrained import load_pretrained_weights
 from nnunet_pt.transfer.weights import load_weights
 
 CITATION = (
@@ -76,27 +85,27 @@ class TrainingProcess:
             Metrics of the final validation; None in helping processes, and for benchmarks.
         """
         task = self.task
-        folder = make_folder(task.output_folder)
+        folder = task.output_folder
         found = newest_valid_checkpoint(folder) if task.request.continue_training else None
         self.set_up_machine()
         seed = self._seed(None if found is None else found.state.seed)
         network = network_of(task, self.device, self.processes)
-        source, report = task.request.pretrained_weights, None
-        if source is not None and found is None:
-            report = load_pretrained_weights(network, source)
-        self._prepare_folder(folder, fresh=found is None)
+        start = transfer_weights(task, network) if found is None else None
+        reset = found if task.request.reset_optimizer else None
+        if reset is not None:
+            load_weights(network, reset.checkpoint.network_weights, reset.path)
+            self.trainer.state.input_adapted = reset.state.input_adapted
+            found = None
+        Layers(network, task.recipe, new_input=False)  # complains about layers that do not exist
+        self._prepare_folder(folder, start, fresh=found is None, again=reset is not None)
         history = History() if found is None else History.from_logging(found.state.logging, found.state.epoch)
         with self.monitor(history, continued=found is not None) as monitor:
             monitor.log(CITATION + "\n", timestamp=False, console=False)
             monitor.log(introduction(task, self.device, self.precision, self.processes) + f"\nSeed {seed}")
-            self.connect(network, monitor, seed)
-            if report is not None:
-                monitor.log(str(report))
-            if found is not None:
-                self._restore(found, network, monitor)
-            del found  # its tensors are not needed any more
-            self.state.seed = seed
-            self.state.recipe = task.recipe.to_json()
+            self._begin(network, monitor, seed, found=found, start=start)
+            if reset is not None:
+                self._begin_again(reset, monitor)
+            del found, start, reset  # their tensors are not needed any more
             try:
                 self.trainer.run()
             except torch.OutOfMemoryError as error:
@@ -111,14 +120,54 @@ class TrainingProcess:
                 load_weights(network, read_checkpoint(path).network_weights, path)
             return self._validate(network, monitor)
 
-    def _prepare_folder(self, folder: Path, *, fresh: bool) -> None:
-        """Make room for a training, once it is clear that it can begin."""
+    def _begin(
+        self, network: nn.Module, monitor: Monitor, seed: int, *, found: FoundCheckpoint | None, start: Start | None
+    ) -> None:
+        """Give the trainer its parts and the state to start from.
+
+        Args:
+            network: The network.
+            monitor: Shows the training.
+            seed: The training's seed.
+            found: What to continue from.
+            start: Weights from elsewhere, which the network has already.
+        """
+        keep = self.task.request.keep_optimizer
+        if found is not None:
+            self.trainer.state = found.state  # says which layers its optimiser is for
+        elif start is not None:
+            self.trainer.state.input_adapted = start.input_adapted
+            monitor.log(start.describe())
+        self.connect(network, monitor, seed)
+        if found is not None:
+            self._restore(found, network, monitor)
+        elif start is not None and keep:
+            number = keep_optimizer_state(self.trainer.optimizer, network, start)
+            monitor.log(f"The optimiser goes on with what it knew of {number} tensors of {start.plan.path}.")
+        elif start is not None:
+            monitor.log("Only weights are taken over: the optimiser is new, and epochs are counted from 0.")
+        self.state.seed = seed
+        self.state.recipe = self.task.recipe.to_json()
+
+    def _prepare_folder(self, folder: Path, start: Start | None, *, fresh: bool, again: bool) -> None:
+        """Make room for a training, once it is clear that it can begin.
+
+        Args:
+            folder: Folder of the fold.
+            start: Weights that it begins with.
+            fresh: Whether it begins at epoch 0.
+            again: Whether it does so with the weights in this folder.
+        """
         if self.processes.is_main:
+            make_folder(folder)
             remove_leftovers(folder)
-            if fresh and self.task.request.continue_training:
-                _log.warning("There is no checkpoint in %s: a new training is started.", folder)
+            if fresh and self.task.request.continue_training and not again:
+                weights = "" if start is None else " from the pre-trained weights"
+                _log.warning("There is no checkpoint in %s: a new training is started%s.", folder, weights)
             if fresh:
-                set_aside(folder)
+                set_aside(folder, keep_checkpoints=again)
+            if start is not None:
+                start.write(self.task)
             write_model_files(self.task, device=self.device, precision=self.precision, processes=self.processes)
         self.processes.barrier()
 
@@ -202,6 +251,17 @@ class TrainingProcess:
         )
         # Initial weights are the same in all processes, but what is dropped out is not
         seed_everything(seed + self.processes.rank)
+
+    def _begin_again(self, found: FoundCheckpoint, monitor: Monitor) -> None:
+        """Replace the checkpoints that were reset; before that, the same command could still be repeated."""
+        monitor.log(
+            f"The weights are those of {found.path.name} ({found.state.epoch} epochs); the optimiser is new, and "
+            "epochs are counted from 0 again (-reset_optimizer)."
+        )
+        if self.trainer.save(LATEST) and self.processes.is_main:
+            for name in (FINAL, BEST):
+                (self.task.output_folder / name).unlink(missing_ok=True)
+        self.processes.barrier()
 
     def _restore(self, found: FoundCheckpoint, network: nn.Module, monitor: Monitor) -> None:
         """Continue from a checkpoint."""

@@ -6,40 +6,14 @@ list and check recipes quickly.
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from nnunet_pt.core.errors import TrainingError
+from nnunet_pt.training.recipe_checks import LOSS_NAMES, OPTIMIZER_NAMES, SCHEDULE_NAMES, lr_factor_of, problems_of
 
-OPTIMIZER_NAMES = ("sgd", "adamw", "adam", "adan")
-SCHEDULE_NAMES = ("poly", "cosine", "constant")
-LOSS_NAMES = ("default", "dice_ce_no_smooth", "ce", "dice", "topk10", "topk10_smoothed", "dice_topk10")
-_CHOICES: Mapping[str, tuple[str, ...]] = {
-    "optimizer": OPTIMIZER_NAMES,
-    "schedule": SCHEDULE_NAMES,
-    "loss": LOSS_NAMES,
-    "augmentation": ("default", "da5", "none"),
-    "mirroring": ("all", "first", "none"),
-    "image_interpolation": ("linear", "nearest"),
-    "segmentation_interpolation": ("linear", "nearest"),
-    "precision": ("auto", "fp32", "bf16", "fp16"),
-}
-_AT_LEAST: Mapping[str, int] = {
-    "num_epochs": 1,
-    "iterations_per_epoch": 1,
-    "validation_iterations_per_epoch": 0,
-    "warmup_epochs": 0,
-    "head_epochs": 0,
-    "save_every": 1,
-    "batch_size": 1,
-    "patience": 1,
-    "seed": 0,
-}
-_POSITIVE = ("initial_lr", "gradient_clip", "head_lr_factor")
-_SHARES = ("oversample_foreground", "cascade_label_probability")
+__all__ = ["DEFAULT", "LOSS_NAMES", "OPTIMIZER_NAMES", "SCHEDULE_NAMES", "TrainingRecipe", "with_overrides"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +26,8 @@ class TrainingRecipe:
         iterations_per_epoch: Training steps in each epoch.
         validation_iterations_per_epoch: Validation batches in each epoch.
         initial_lr: Largest learning rate.
+        lr_from_scratch: The same where a recipe for pre-trained weights is used without them; None for ``initial_lr``.
+        pretrained: Start from the weights that the plans name (their ``pretrain_info``).
         weight_decay: Weight decay, as the optimiser understands it.
         optimizer: One of :data:`OPTIMIZER_NAMES`.
         momentum: Nesterov momentum of SGD.
@@ -59,9 +35,15 @@ class TrainingRecipe:
         amsgrad: The AMSGrad variant of Adam and AdamW.
         schedule: What follows the warm-up, one of :data:`SCHEDULE_NAMES`.
         warmup_epochs: Epochs in which the learning rate rises linearly.
-        head_epochs: Epochs before the warm-up in which only the segmentation heads (of a pre-trained network) are
-            trained, the first half with a rising and the second with a falling learning rate.
+        head_epochs: Epochs before the warm-up in which only the decoder is trained (and the input layer, if it had to
+            be adapted to another number of channels), the first half with a rising and the second with a falling
+            learning rate.
         head_lr_factor: Learning rate during ``head_epochs`` relative to ``initial_lr``.
+        freeze: Layers that stay as they are, normalisation included: names from the beginning (``encoder.stem``), or
+            ranges of them (``encoder.stages.0-2``).
+        freeze_epochs: Epochs after which they are trained, too; None for never.
+        lr_factors: Layers with a learning rate of their own, relative to that of the others: ``encoder=0.1``. Of
+            several that concern a layer the last one counts.
         gradient_clip: Largest norm of the gradient; None for no limit.
         oversample_foreground: Share of samples that must contain foreground.
         probabilistic_oversampling: Whether each sample decides by chance; otherwise the last ones of a batch must.
@@ -97,6 +79,8 @@ class TrainingRecipe:
     iterations_per_epoch: int = 250
     validation_iterations_per_epoch: int = 50
     initial_lr: float = 1e-2
+    lr_from_scratch: float | None = None
+    pretrained: bool = False
     weight_decay: float = 3e-5
     optimizer: str = "sgd"
     momentum: float = 0.99
@@ -106,6 +90,9 @@ class TrainingRecipe:
     warmup_epochs: int = 0
     head_epochs: int = 0
     head_lr_factor: float = 1.0
+    freeze: tuple[str, ...] = ()
+    freeze_epochs: int | None = None
+    lr_factors: tuple[str, ...] = ()
     gradient_clip: float | None = 12.0
     oversample_foreground: float = 0.33
     probabilistic_oversampling: bool = False
@@ -131,7 +118,7 @@ class TrainingRecipe:
     synthetic_batch: bool = False
 
     def __post_init__(self) -> None:
-        problems = list(_problems(self))
+        problems = list(problems_of(self))
         if problems:
             raise TrainingError(
                 f"The training recipe {self.name!r} cannot be used.", found="\n            ".join(problems)
@@ -151,6 +138,14 @@ class TrainingRecipe:
         if not (self.probabilistic_oversampling and self.oversample_as_fixed):
             return self.oversample_foreground
         return (batch_size - round(batch_size * (1 - self.oversample_foreground))) / batch_size
+
+    def layer_factors(self) -> tuple[tuple[str, float], ...]:
+        """``lr_factors`` as pairs of layers and factor."""
+        return tuple(found for text in self.lr_factors if (found := lr_factor_of(text)) is not None)
+
+    def from_scratch(self) -> TrainingRecipe:
+        """The same without pre-trained weights."""
+        return replace(self, initial_lr=self.lr_from_scratch or self.initial_lr, pretrained=False)
 
     def to_json(self) -> dict[str, Any]:
         """Every value, ready for JSON."""
@@ -189,6 +184,9 @@ def with_overrides(
     seed: int | None = None,
     deterministic: bool | None = None,
     precision: Literal["auto", "fp32", "bf16", "fp16"] | None = None,
+    freeze: tuple[str, ...] | None = None,
+    freeze_epochs: int | None = None,
+    lr_factors: tuple[str, ...] | None = None,
 ) -> TrainingRecipe:
     """A recipe with the values that were given on the command line; None keeps the recipe's own.
 
@@ -202,6 +200,9 @@ def with_overrides(
         seed: ``seed``.
         deterministic: ``deterministic``.
         precision: ``precision``.
+        freeze: ``freeze``.
+        freeze_epochs: ``freeze_epochs``.
+        lr_factors: ``lr_factors``.
 
     Raises:
         TrainingError: If a value cannot be used with the others.
@@ -215,74 +216,11 @@ def with_overrides(
         "seed": seed,
         "deterministic": deterministic,
         "precision": precision,
+        "freeze": freeze,
+        "freeze_epochs": freeze_epochs,
+        "lr_factors": lr_factors,
     }
     return replace(recipe, **{key: value for key, value in given.items() if value is not None})
-
-
-def _problems(recipe: TrainingRecipe) -> Iterator[str]:
-    values = {field.name: getattr(recipe, field.name) for field in fields(recipe)}
-    for field in fields(recipe):
-        problem = _type_problem(values[field.name], str(field.type))
-        if problem:
-            yield f"{field.name} is {values[field.name]!r}, expected {problem}"
-            values.pop(field.name)
-    name = values.get("name", "x")
-    if not re.fullmatch(r"[A-Za-z0-9_.\-]+", name) or name.strip(".") == "":
-        yield f"name is {name!r}, expected letters, digits, '_', '-' and '.', since a folder gets this name"
-    for key, choices in _CHOICES.items():
-        if key in values and values[key] not in choices:
-            yield f"{key} is {values[key]!r}, expected one of {', '.join(choices)}"
-    for key, minimum in _AT_LEAST.items():
-        if values.get(key) is not None and values[key] < minimum:
-            yield f"{key} is {values[key]}, expected at least {minimum}"
-    for key in _POSITIVE:
-        if values.get(key) is not None and not values[key] > 0:
-            yield f"{key} is {values[key]}, expected more than 0"
-    for key in _SHARES:
-        if values.get(key) is not None and not 0 <= values[key] <= 1:
-            yield f"{key} is {values[key]}, expected a number from 0 to 1"
-    yield from _joint_problems(values)
-
-
-def _joint_problems(values: Mapping[str, Any]) -> Iterator[str]:
-    if values.get("weight_decay", 0) < 0:
-        yield f"weight_decay is {values['weight_decay']}, expected at least 0"
-    if not 0 <= values.get("momentum", 0) < 1 or not all(0 <= beta < 1 for beta in values.get("betas") or ()):
-        yield f"momentum is {values.get('momentum')} and betas are {values.get('betas')}, expected numbers below 1"
-    number = {"adan": 3}.get(values.get("optimizer", ""), 2)
-    if values.get("betas") is not None and len(values["betas"]) != number:
-        yield f"betas are {values['betas']}, expected {number} numbers for {values['optimizer']}"
-    patch = values.get("patch_size")
-    if patch is not None and (len(patch) not in (2, 3) or any(size < 1 for size in patch)):
-        yield f"patch_size is {patch}, expected two or three numbers of voxels"
-    epochs, before = values.get("num_epochs"), values.get("warmup_epochs", 0) + values.get("head_epochs", 0)
-    if epochs is not None and before > epochs:
-        yield f"{before} epochs of warm-up do not fit into {epochs} (give fewer with -warmup_epochs)"
-    if values.get("synthetic_batch") and not values.get("benchmark"):
-        yield "synthetic_batch without benchmark would train on noise"
-
-
-def _type_problem(value: object, annotation: str) -> str | None:
-    """What a value should have been, or None if its type is right."""
-    kinds = [kind.strip() for kind in annotation.split("|")]
-    if value is None:
-        return None if "None" in kinds else "a value"
-    kind = kinds[0]
-    if kind == "bool":
-        return None if isinstance(value, bool) else "true or false"
-    if kind == "int":
-        return None if isinstance(value, int) and not isinstance(value, bool) else "a whole number"
-    if kind == "float":
-        return None if _is_number(value) else "a finite number"
-    if kind.startswith("tuple"):
-        whole = "int" in kind
-        fits = isinstance(value, tuple) and all(isinstance(v, int) if whole else _is_number(v) for v in value)
-        return None if fits else "numbers"
-    return None if isinstance(value, str) else "a text"
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 DEFAULT = TrainingRecipe()

@@ -33,6 +33,63 @@ _PRIMUS = {
     "deep_supervision": False,
 }
 
+# Fine-tuning of weights that the plans name. The names are those of nnU-Net and its fine-tuning fork, of which
+# "adam__nomirroring" uses SGD; "Dynamic" asks for what the others do here anyway.
+_PRETRAINED = {
+    "pretrained": True,
+    "initial_lr": 1e-3,
+    "lr_from_scratch": 1e-2,
+    "warmup_epochs": 50,
+    "deep_supervision": False,
+    "batch_size": 2,
+}
+_PRETRAINED_ADAM = {
+    **_PRETRAINED,
+    "optimizer": "adamw",
+    "betas": (0.9, 0.98),
+    "initial_lr": 1e-4,
+    "lr_from_scratch": 3e-4,
+    "weight_decay": 5e-2,
+    "gradient_clip": 1.0,
+}
+_30_EPOCHS = {"num_epochs": 30, "warmup_epochs": 3}
+_150_EPOCHS = {"num_epochs": 150, "warmup_epochs": 15}
+_300_EPOCHS = {"num_epochs": 300, "warmup_epochs": 15}
+_SMALLER_LR = {"initial_lr": 3e-5, "lr_from_scratch": 1e-4, "weight_decay": 5e-2}
+_DYNAMIC_ADAM = {**_PRETRAINED_ADAM, **_150_EPOCHS, "weight_decay": 3e-5, "gradient_clip": 12.0}
+_SAWTOOTH = {"head_epochs": 50, "lr_from_scratch": None, "batch_size": None}
+_SAWTOOTH_150 = {**_SAWTOOTH, "num_epochs": 150, "head_epochs": 15}
+_FINE_TUNING: Mapping[str, Mapping[str, Any]] = {
+    "PretrainedTrainer": _PRETRAINED,
+    "PretrainedTrainer_150ep": {**_PRETRAINED, **_150_EPOCHS},
+    "PretrainedTrainer_300ep": {**_PRETRAINED, **_300_EPOCHS},
+    "PretrainedTrainer_smallerlr": {**_PRETRAINED, **_SMALLER_LR},
+    "PretrainedTrainer_nomirroring": {**_PRETRAINED, **_NO_MIRRORING},
+    "PretrainedTrainer_150ep_nomirroring": {**_PRETRAINED, **_150_EPOCHS, **_NO_MIRRORING},
+    "PretrainedTrainer_adam__nomirroring": {**_PRETRAINED, **_NO_MIRRORING},
+    "PretrainedTrainer_adam_150ep": {**_PRETRAINED_ADAM, **_150_EPOCHS},
+    "PretrainedTrainer_adam_150ep_nomirroring": {**_PRETRAINED_ADAM, **_150_EPOCHS, **_NO_MIRRORING},
+    "PretrainedTrainer_Primus": _PRETRAINED_ADAM,
+    "PretrainedTrainer_Primus_150ep": {**_PRETRAINED_ADAM, **_150_EPOCHS},
+    "PretrainedTrainer_Primusx": _PRETRAINED_ADAM,
+    "PretrainedTrainer_Primusx_30ep": {**_PRETRAINED_ADAM, **_30_EPOCHS},
+    "PretrainedTrainer_Primusx_150ep": {**_PRETRAINED_ADAM, **_150_EPOCHS},
+    "PretrainedTrainer_Primusx_300ep": {**_PRETRAINED_ADAM, **_300_EPOCHS},
+    "PretrainedTrainer_Primusx_smallerlr": {**_PRETRAINED_ADAM, **_SMALLER_LR},
+    "PretrainedTrainer_Primusx_150ep_lr3e4": {**_PRETRAINED_ADAM, "num_epochs": 150, "initial_lr": 3e-4},
+    "PretrainedTrainer_Primusx_nomirroring": {**_PRETRAINED_ADAM, **_NO_MIRRORING},
+    "PretrainedTrainer_Primusx_150ep_nomirroring": {**_PRETRAINED_ADAM, **_150_EPOCHS, **_NO_MIRRORING},
+    "PretrainedTrainer_Primusx_150ep_small_debug": {**_PRETRAINED_ADAM, **_150_EPOCHS},
+    "DynamicPretrainedTrainer": _PRETRAINED,
+    "DynamicPretrainedTrainer_nomirroring": {**_PRETRAINED, **_NO_MIRRORING},
+    "DynamicPretrainedTrainer_adam_150ep": _DYNAMIC_ADAM,
+    "DynamicPretrainedTrainer_adam_150ep_nomirroring": {**_DYNAMIC_ADAM, **_NO_MIRRORING},
+    "PretrainedTrainer_sawtooth": {**_PRETRAINED, **_SAWTOOTH},
+    "PretrainedTrainer_sawtooth_150ep": {**_PRETRAINED, **_SAWTOOTH_150, "warmup_epochs": 15},
+    "PretrainedTrainer_Primus_sawtooth": {**_PRETRAINED_ADAM, **_SAWTOOTH, "head_lr_factor": 0.01},
+    "PretrainedTrainer_Primus_sawtooth_150ep": {**_PRETRAINED_ADAM, **_SAWTOOTH_150, "head_lr_factor": 0.1},
+}
+
 _VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "nnUNetTrainer": {},
     **{f"nnUNetTrainer_{n}epoch{'s' if n > 1 else ''}": {"num_epochs": n} for n in _EPOCHS},
@@ -90,6 +147,7 @@ _VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "nnUNet_Primus_M_Trainer_BS8_2e4": {**_PRIMUS, "batch_size": 8, "initial_lr": 2e-4},
     "nnUNet_Trainer_BS8": {"batch_size": 8},
     **{f"_Primus_{kind}_BS1": {**_PRIMUS, "batch_size": 1} for kind in ("S_96", "B_96", "M_96", "L_48")},
+    **_FINE_TUNING,
 }
 
 

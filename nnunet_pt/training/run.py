@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nnunet_pt.core.errors import NnunetError, TrainingStopped
@@ -60,17 +60,16 @@ def train(request: TrainRequest, workspace: Workspace) -> TrainResult | None:
         TrainingStopped: If a signal asked to stop; the state is saved.
     """
     source = find_recipe(request.trainer, workspace.settings)
-    recipe = _with_flags(source.recipe, request)
-    task = prepare(request, recipe, workspace)
-    goes_on = request.continue_training or request.validation_only
-    if goes_on and (task.output_folder / RECIPE_FILE).is_file():
-        recipe = _with_flags(_recorded_recipe(task, recipe), request)
-        task = prepare(request, recipe, workspace)
+    recipe = _start_of(source.recipe, request)
+    if request.continue_training or request.validation_only:
+        recipe = _recorded_recipe(prepare(request, recipe, workspace), recipe)
+    task = prepare(request, _with_flags(recipe, request), workspace)
     check_trackers(workspace.settings, tensorboard=request.tensorboard)
     launch = workspace.settings.launch
     if request.num_processes > 1 and launch is None:
         process_share(task.configuration.batch_size, request.num_processes, 0)
-        run_processes(request.num_processes, command_line(request))
+        program = "train_pretrained" if request.of_plans else "train"
+        run_processes(request.num_processes, [f"nnunet_pt.cli.{program}", *command_line(request)])
         return None
     wanted = choose_device(request.device)
     processes = Processes.of(launch)
@@ -99,7 +98,7 @@ def train(request: TrainRequest, workspace: Workspace) -> TrainResult | None:
 
 
 def command_line(request: TrainRequest) -> list[str]:
-    """Arguments of ``nnUNetv2_train`` for one of several processes with this request."""
+    """Arguments of ``nnUNetv2_train`` or ``..._pretrained`` for one of several processes with this request."""
     flags = {
         "--npz": request.save_probabilities,
         "--c": request.continue_training,
@@ -108,12 +107,21 @@ def command_line(request: TrainRequest) -> list[str]:
         "--disable_checkpointing": request.disable_checkpointing,
         "--deterministic": request.deterministic,
         "--tensorboard": request.tensorboard,
+        "--from_scratch": request.from_scratch,
+        "--fix_token_axes": request.fix_token_axes,
+        "--allow_little_transfer": request.allow_little_transfer,
+        "--keep_optimizer": request.keep_optimizer,
+        "-reset_optimizer": request.reset_optimizer,
         "--no_pbar": not request.progress,
     }
     values = {
         "-tr": request.trainer,
         "-p": request.plans_name,
         "-pretrained_weights": request.pretrained_weights,
+        "-overwrite_ckpt_path": request.checkpoint_path,
+        "-transfer": request.transfer,
+        "-transfer_heads": None if request.transfer_heads == "auto" else request.transfer_heads,
+        "-freeze_epochs": request.freeze_epochs,
         "-device": request.device,
         "-epochs": request.epochs,
         "-lr": request.lr,
@@ -128,6 +136,13 @@ def command_line(request: TrainRequest) -> list[str]:
     arguments = [str(request.dataset), request.configuration, str(request.fold)]
     for name, value in values.items():
         arguments += [] if value is None else [name, str(value)]
+    lists = {
+        "-transfer_layers": request.transfer_layers,
+        "-freeze": request.freeze,
+        "-lr_factor": request.lr_factors,
+    }
+    for name, texts in lists.items():
+        arguments += [name, *texts] if texts else []
     return [*arguments, *(name for name, given in flags.items() if given)]
 
 
@@ -142,10 +157,22 @@ def _with_flags(recipe: TrainingRecipe, request: TrainRequest) -> TrainingRecipe
         seed=request.seed,
         deterministic=request.deterministic,
         precision=request.precision,
+        freeze=request.freeze,
+        freeze_epochs=request.freeze_epochs,
+        lr_factors=request.lr_factors,
     )
 
 
+def _start_of(recipe: TrainingRecipe, request: TrainRequest) -> TrainingRecipe:
+    """The recipe for a training with or without the weights that the plans name."""
+    if request.from_scratch:
+        return recipe.from_scratch()
+    return replace(recipe, pretrained=True) if request.of_plans else recipe
+
+
 def _recorded_recipe(task: TrainingTask, named: TrainingRecipe) -> TrainingRecipe:
-    """The recipe that the training to be continued or validated was started with."""
+    """The recipe that the training to be continued or validated was started with, if there is one."""
+    if not (task.output_folder / RECIPE_FILE).is_file():
+        return named
     recorded = TrainingRecipe.from_json(read_json(task.output_folder / RECIPE_FILE))
     return recorded if recorded.name == named.name else named

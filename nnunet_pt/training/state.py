@@ -11,13 +11,14 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from nnunet_pt.core.console import get_logger
 from nnunet_pt.core.errors import CheckpointError, StorageError
 from nnunet_pt.core.files import plain_json
 from nnunet_pt.training.determinism import random_states, restore_random_states
+from nnunet_pt.training.freezing import FACTOR
 from nnunet_pt.training.snapshot import Scaler, copied
 from nnunet_pt.transfer.checkpoint import OWN_KEY, Checkpoint, read_checkpoint
 from nnunet_pt.transfer.weights import bare_network, load_weights
@@ -48,6 +49,8 @@ class TrainingState:
         epochs_without_improvement: For early stopping.
         seed: The training's seed.
         recipe: The recipe as JSON.
+        stage: What the optimiser trains, see :class:`nnunet_pt.training.freezing.Stage`; empty if not known.
+        input_adapted: Whether the input layer was changed or left out when weights were transferred.
     """
 
     epoch: int = 0
@@ -65,6 +68,8 @@ class TrainingState:
     epochs_without_improvement: int = 0
     seed: int | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
+    stage: str = ""
+    input_adapted: bool = False
 
     def begin_epoch(self, epoch: int) -> None:
         """Set what counts within an epoch back to its beginning."""
@@ -134,7 +139,11 @@ class TrainingState:
         load_weights(network, checkpoint.network_weights, source)
         _check_optimizer(checkpoint, source, optimizer)
         # torch keeps the given tensors if they are on the right device, and the checkpoint's must stay as they are
+        factors = [group.get(FACTOR) for group in optimizer.param_groups]
         optimizer.load_state_dict(copied(checkpoint.optimizer_state))
+        for group, factor in zip(optimizer.param_groups, factors, strict=True):  # they may be others than before
+            if factor is not None:
+                group[FACTOR] = factor
         if scaler is not None and checkpoint.grad_scaler_state:
             scaler.load_state_dict(dict(checkpoint.grad_scaler_state))
         restore_random_states(checkpoint.extra.get(KEY, {}).get("random_states", {}))
@@ -185,12 +194,18 @@ def _check_optimizer(checkpoint: Checkpoint, source: Path, optimizer: Optimizer)
             differences += [
                 f"{'has' if key in theirs else 'lacks'} {key!r}" for key in _TELLING if (key in theirs) != (key in ours)
             ]
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        for number, parameter in enumerate(parameters):
+            state = saved["state"].get(number, {})
+            if any(isinstance(v, Tensor) and v.ndim and v.shape != parameter.shape for v in state.values()):
+                differences.append("state for parameters of other shapes")
     if differences:
         raise CheckpointError(
             f"The state in {source} is that of another optimiser.",
             found="; ".join(dict.fromkeys(differences)),
             expected=f"the state of {type(optimizer).__name__}",
-            remedy="continue with the trainer (-tr) that the checkpoint was made with",
+            remedy="continue with the trainer (-tr), -freeze and -lr_factor that the checkpoint was made with, or keep "
+            "only its weights: --c -reset_optimizer",
         )
 
 

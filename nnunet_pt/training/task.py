@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from nnunet_pt.core.console import get_logger
-from nnunet_pt.core.errors import PlansError, StorageError, TrainingError, UsageError
+from nnunet_pt.core.errors import PlansError, StorageError, TrainingError
 from nnunet_pt.core.files import read_json
 from nnunet_pt.core.settings import Workspace
 from nnunet_pt.dataset.cases import resolve_dataset_name
@@ -19,91 +19,17 @@ from nnunet_pt.plans.configuration import Configuration
 from nnunet_pt.plans.plans import Plans
 from nnunet_pt.preprocessing.splits import SPLITS_FILE, Split, load_or_make_splits, random_split
 from nnunet_pt.training.recipe import TrainingRecipe
+from nnunet_pt.training.request import Fold, TrainRequest
 
 if TYPE_CHECKING:
     import torch
 
-Fold = int | Literal["all"]
+__all__ = ["Fold", "TrainRequest", "TrainingTask", "prepare"]
+
 VALIDATION_FOLDER = "validation"
 RECIPE_FILE = "recipe.json"
 PREDICTED_NEXT_STAGE = "predicted_next_stage"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainRequest:
-    """What a user asks for; the arguments of ``nnUNetv2_train``.
-
-    Attributes:
-        dataset: Dataset id or name.
-        configuration: Name of the configuration.
-        fold: Number of the fold, or "all" to train on all cases.
-        trainer: Name of a recipe or trainer, see :func:`nnunet_pt.training.recipe_lookup.find_recipe`.
-        plans_name: Plans identifier.
-        pretrained_weights: Checkpoint whose weights training starts from.
-        num_processes: Processes to start on this machine, one for each GPU.
-        save_probabilities: Store the probabilities of the final validation, too.
-        continue_training: Continue from the newest checkpoint.
-        validation_only: Only do the final validation.
-        validate_best: Do the final validation with the best checkpoint.
-        disable_checkpointing: Write no checkpoints.
-        device: "cuda", "cpu" or "mps"; by default the first of these that there is ("cuda", "mps", "cpu").
-        epochs: Takes the place of the recipe's value, like the next ones.
-        lr: See ``epochs``.
-        iterations: See ``epochs``.
-        warmup_epochs: See ``epochs``.
-        patience: See ``epochs``.
-        seed: See ``epochs``.
-        deterministic: See ``epochs``.
-        precision: See ``epochs``.
-        augment_on: Where augmentation is computed: by worker processes ("cpu") or on the GPU.
-        save_every_minutes: Time between two savings of the state; 0 for no savings by time.
-        tensorboard: Write files for TensorBoard.
-        progress: Show progress bars.
-    """
-
-    dataset: int | str
-    configuration: str
-    fold: Fold
-    trainer: str = "nnUNetTrainer"
-    plans_name: str = "nnUNetPlans"
-    pretrained_weights: Path | None = None
-    num_processes: int = 1
-    save_probabilities: bool = False
-    continue_training: bool = False
-    validation_only: bool = False
-    validate_best: bool = False
-    disable_checkpointing: bool = False
-    device: str | None = None
-    epochs: int | None = None
-    lr: float | None = None
-    iterations: int | None = None
-    warmup_epochs: int | None = None
-    patience: int | None = None
-    seed: int | None = None
-    deterministic: bool | None = None
-    precision: Literal["auto", "fp32", "bf16", "fp16"] | None = None
-    augment_on: Literal["cpu", "gpu"] = "cpu"
-    save_every_minutes: float = 10.0
-    tensorboard: bool = False
-    progress: bool = True
-
-    def __post_init__(self) -> None:
-        clashes = [
-            (self.continue_training and self.validation_only, "--c and --val"),
-            (self.continue_training and self.pretrained_weights is not None, "--c and -pretrained_weights"),
-            (self.validation_only and self.pretrained_weights is not None, "--val and -pretrained_weights"),
-            (self.disable_checkpointing and self.validate_best, "--disable_checkpointing and --val_best"),
-        ]
-        found = [names for clash, names in clashes if clash]
-        if found:
-            raise UsageError(
-                f"These options exclude each other: {'; '.join(found)}.",
-                remedy="-pretrained_weights starts a new training; --c continues one, which has its weights already"
-                if "-pretrained_weights" in found[0]
-                else "leave one of them out",
-            )
-        if self.num_processes < 1:
-            raise UsageError(f"-num_gpus is {self.num_processes}.", expected="at least 1")
+FROM_SCRATCH = "__from_scratch"  # end of the plans' name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,11 +114,6 @@ def prepare(request: TrainRequest, recipe: TrainingRecipe, workspace: Workspace)
         StorageError: If the preprocessed data is missing.
         TrainingError: If the fold does not exist, or the previous stage of a cascade was not trained.
     """
-    if recipe.head_epochs:
-        raise TrainingError(
-            f"The recipe {recipe.name!r} asks for {recipe.head_epochs} epochs in which only the heads are trained.",
-            expected="head_epochs = 0: the training loop cannot do that yet",
-        )
     name = resolve_dataset_name(request.dataset, workspace)
     dataset_folder = workspace.preprocessed / name
     number = int(name[7:10]) if name[7:10].isdigit() else name
@@ -206,7 +127,7 @@ def prepare(request: TrainRequest, recipe: TrainingRecipe, workspace: Workspace)
             if there
             else f"make them with  nnUNetv2_plan_and_preprocess -d {number}",
         )
-    plans = Plans.load(plans_file)
+    plans = _with_pretraining(Plans.load(plans_file), plans_file, request, recipe, name)
     configuration = _with_sizes(plans.configuration(request.configuration), recipe)
     description = DatasetDescription.load(dataset_folder / DATASET_FILE)
     cases = _preprocessed_cases(dataset_folder / configuration.data_identifier, configuration, request, number)
@@ -226,6 +147,40 @@ def prepare(request: TrainRequest, recipe: TrainingRecipe, workspace: Workspace)
         previous_stage_folder=_previous_stage_folder(configuration, recipe, plans, results, number),
         workspace=workspace,
     )
+
+
+def _with_pretraining(plans: Plans, file: Path, request: TrainRequest, recipe: TrainingRecipe, dataset: str) -> Plans:
+    """The plans with the checkpoint and the name that this training wants, if it starts from the plans' weights.
+
+    Raises:
+        PlansError: If the plans do not follow a pre-training, or follow it for another dataset.
+    """
+    if not request.of_plans and (not recipe.pretrained or request.pretrained_weights is not None):
+        return plans
+    info, number = plans.pretrain_info, int(dataset[7:10]) if dataset[7:10].isdigit() else dataset
+    if info is None:
+        raise PlansError(
+            f"{file} says nothing about pre-trained weights, which the trainer {recipe.name} starts from.",
+            found="no entry pretrain_info",
+            remedy="make plans for a pre-trained network:  nnUNetv2_preprocess_like_nnssl"
+            f" -d {number} -n NAME -pc CHECKPOINT  (or nnUNetv2_plan_like_dynamic); weights of a model of nnU-Net are"
+            " used with  nnUNetv2_train ... -pretrained_weights CHECKPOINT",
+        )
+    if plans.dataset_name != dataset:
+        raise PlansError(
+            f"{file} belongs to another dataset.",
+            found=f"plans for {plans.dataset_name}",
+            expected=f"plans for {dataset}",
+            remedy="make plans for this dataset from the same checkpoint:  nnUNetv2_preprocess_like_nnssl"
+            f" -d {number} -n {info.checkpoint_name or 'NAME'} -pc CHECKPOINT",
+        )
+    if request.checkpoint_path is not None:
+        info = replace(info, checkpoint_path=str(request.checkpoint_path.expanduser().absolute()))
+    if request.from_scratch:
+        return replace(
+            plans, plans_name=plans.plans_name + FROM_SCRATCH, pretrain_info=replace(info, checkpoint_path=None)
+        )
+    return replace(plans, pretrain_info=info)
 
 
 def _with_sizes(configuration: Configuration, recipe: TrainingRecipe) -> Configuration:

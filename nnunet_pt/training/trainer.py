@@ -17,8 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from nnunet_pt.core.errors import TrainingError
 from nnunet_pt.training.augmentation.base import Pipeline
 from nnunet_pt.training.batches import Batch
+from nnunet_pt.training.freezing import FACTOR, Layers, Stage, keep_state, stage_at
 from nnunet_pt.training.history import EpochFigures
 from nnunet_pt.training.losses import build_loss, deep_supervision_weights
 from nnunet_pt.training.memory import peak_memory_gb
@@ -73,8 +75,11 @@ class Trainer:
         )
 
     def build_optimizer(self, network: nn.Module) -> Optimizer:
-        """The optimiser of the network's parameters; its learning rate is set in each epoch."""
-        return build_optimizer(self.task.recipe, network.parameters())
+        """The optimiser of the parameters that want a gradient; its learning rate is set in each epoch.
+
+        It is called again when other layers are to be trained.
+        """
+        return build_optimizer(self.task.recipe, self._layers.groups(network))
 
     def build_augmentation(self, output_strides: Sequence[Sequence[int]] | None) -> tuple[Pipeline, Pipeline]:
         """The pipelines for training and for validation.
@@ -115,8 +120,50 @@ class Trainer:
         """Take the parts and build what depends on them."""
         self.parts = parts
         self._connect_loss()
-        self.optimizer = self.build_optimizer(parts.network.bare)
-        self._updater = Updater(parts, self.optimizer, self.task.recipe.gradient_clip)
+        state, recipe = self.state, self.task.recipe
+        self._layers = Layers(parts.network.bare, recipe, new_input=state.input_adapted)
+        stage = Stage.of(state.stage) if state.stage else stage_at(recipe, state.epoch)
+        if stage != Stage():
+            parts.network.train_only(self._layers.trained(stage))
+            parts.monitor.log(self._layers.describe(stage))
+        self.optimizer = self._optimizer_of(stage)
+        self._updater = Updater(parts, self.optimizer, recipe.gradient_clip)
+        self._saver = Saver(self.task, parts, self.optimizer, self.scaler)
+
+    def _optimizer_of(self, stage: Stage) -> Optimizer:
+        optimizer = self.build_optimizer(self.parts.network.bare)
+        if self.task.recipe.lr_factors and not any(FACTOR in group for group in optimizer.param_groups):
+            raise TrainingError(
+                "-lr_factor has no effect with this trainer.",
+                found=f"{type(self).__name__} makes its optimiser itself, in build_optimizer",
+                remedy="leave -lr_factor out, or do not override build_optimizer",
+            )
+        self.parts.network.follow()
+        self.state.stage = stage.key
+        return optimizer
+
+    def _enter(self, stage: Stage) -> None:
+        """Train other layers from now on, unless they are the same."""
+        before = Stage.of(self.state.stage)
+        if stage == before:
+            return
+        parts, earlier = self.parts, self.optimizer
+        parts.network.train_only(self._layers.trained(stage))
+        self.optimizer = self._optimizer_of(stage)
+        kept = stage.trains == before.trains
+        if kept:
+            keep_state(self.optimizer, earlier)
+        parts.monitor.log(
+            self._layers.describe(stage)
+            + (
+                " The optimiser keeps what it knows of the layers that were trained before, and starts afresh with the "
+                "others."
+                if kept
+                else " The optimiser starts afresh."
+            )
+        )
+        self._updater.use(self.optimizer)
+        self._updater.keep()
         self._saver = Saver(self.task, parts, self.optimizer, self.scaler)
 
     @property
@@ -169,13 +216,14 @@ class Trainer:
 
     def _train_epoch(self) -> None:
         state, parts = self.state, self.parts
+        self._enter(stage_at(self.task.recipe, state.epoch))
         self._started = time.time()
         self._clock = time.perf_counter() - state.epoch_elapsed_s
         parts.monitor.epoch_started(state.epoch, self._rate, done={"train": state.iteration})
         parts.network.train()
         while state.iteration < self.task.recipe.iterations_per_epoch:
             for group in self.optimizer.param_groups:
-                group["lr"] = self._rate
+                group["lr"] = self._rate * group.get(FACTOR, 1.0)
             batch = next(parts.train_loader)
             state.epoch_waited_s += parts.train_loader.waited_s
             loss, requests = self.step(batch)

@@ -38,11 +38,15 @@ class Updater:
 
     def __init__(self, parts: Parts, optimizer: Optimizer, gradient_clip: float | None) -> None:
         self._parts = parts
-        self._optimizer = optimizer
         self._limit = math.inf if gradient_clip is None else gradient_clip
         self.scaler: Scaler | None = torch.amp.GradScaler() if parts.precision.needs_scaling else None
-        self._snapshot = Snapshot(parts.network.bare, optimizer, self.scaler)
+        self.use(optimizer)
         self._culprits: list[str] = []
+
+    def use(self, optimizer: Optimizer) -> None:
+        """Go on with another optimiser; there is no good state until the next :meth:`keep`."""
+        self._optimizer = optimizer
+        self._snapshot = Snapshot(self._parts.network.bare, optimizer, self.scaler)
 
     def keep(self) -> None:
         """The present state is a good one to return to, if it is finite."""

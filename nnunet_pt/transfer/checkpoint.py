@@ -22,7 +22,7 @@ from nnunet_pt.core.files import atomic_path
 from nnunet_pt.transfer.safe_load import load_file
 from nnunet_pt.transfer.weights import listing, non_finite_tensors, strip_prefixes, tensors_in
 
-__all__ = ["Checkpoint", "read_checkpoint", "read_weights", "strip_prefixes", "write_checkpoint"]
+__all__ = ["Checkpoint", "kind_of_content", "read_checkpoint", "strip_prefixes", "write_checkpoint"]
 
 OWN_KEY = "nnunet_pt"  # of what nnU-Net's checkpoints do not have
 NEEDED_INIT_ARGS = ("plans", "configuration", "fold", "dataset_json")
@@ -103,25 +103,6 @@ def read_checkpoint(path: Path, *, lazy: bool = False, check_sums: bool | None =
             found=str(error),
             remedy="use a checkpoint as nnU-Net 2 or this package wrote it",
         ) from error
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The network weights in any checkpoint: of nnU-Net, of nnssl, or a bare dictionary of tensors.
-
-    Raises:
-        CheckpointError: If the file is missing, damaged, or holds no weights.
-        StorageError: If the file cannot be accessed.
-    """
-    content = load_file(path)
-    weights = content.get("network_weights", content) if isinstance(content, Mapping) else content
-    if not _are_weights(weights):
-        raise CheckpointError(
-            f"{path} holds no network weights that can be used here.",
-            found=_kind_of(content),
-            expected="a checkpoint of nnU-Net 2 or nnssl, or a dictionary of tensors",
-            remedy="choose another file",
-        )
-    return strip_prefixes(weights)
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -208,13 +189,13 @@ def _require_nnunet(path: Path, content: Any) -> None:
     missing = [key for key in needed if not isinstance(content, Mapping) or key not in content]
     raise CheckpointError(
         f"{path} is not a checkpoint of nnU-Net 2.",
-        found=_kind_of(content) + (f"; missing: {', '.join(missing)}" if missing else ""),
+        found=kind_of_content(content) + (f"; missing: {', '.join(missing)}" if missing else ""),
         expected=f"{', '.join(needed)} (with {', '.join(NEEDED_INIT_ARGS)})",
         remedy="choose another file; weights from elsewhere can be used to start a training: -pretrained_weights",
     )
 
 
-def _kind_of(content: Any) -> str:
+def kind_of_content(content: Any) -> str:
     """What a file seems to be, for error messages."""
     if not isinstance(content, Mapping):
         return f"an object of type {type(content).__name__}"

@@ -74,6 +74,57 @@ FROZEN = {
         --val_best flag
         --disable_checkpointing flag
         -device str
+        -reset_optimizer,--reset_optimizer flag
+        -transfer str
+        -transfer_layers str+ = ()
+        -transfer_heads str = auto
+        --fix_token_axes flag
+        --allow_little_transfer flag
+        --keep_optimizer flag
+        -freeze str+
+        -freeze_epochs positive_integer
+        -lr_factor _factor+
+        -epochs positive_integer
+        -lr positive_float
+        -iterations positive_integer
+        -warmup_epochs natural
+        -patience positive_integer
+        -seed natural
+        --deterministic flag
+        -precision str
+        -augment_on str = cpu
+        -save_every_minutes _minutes = 10.0
+        --tensorboard flag
+        --verbose flag
+        --no_pbar flag
+    """,
+    "train_pretrained": """
+        dataset dataset_reference?
+        configuration str?
+        fold fold?
+        -d dataset_reference
+        -c str
+        -f fold
+        -p str required
+        -tr str = PretrainedTrainer
+        --from_scratch flag
+        -overwrite_ckpt_path Path
+        -num_gpus positive_integer = 1
+        --npz flag
+        --c flag
+        --val flag
+        --val_best flag
+        --disable_checkpointing flag
+        -device str
+        -reset_optimizer,--reset_optimizer flag
+        -transfer str
+        -transfer_layers str+ = ()
+        -transfer_heads str = auto
+        --fix_token_axes flag
+        --allow_little_transfer flag
+        -freeze str+
+        -freeze_epochs positive_integer
+        -lr_factor _factor+
         -epochs positive_integer
         -lr positive_float
         -iterations positive_integer
@@ -255,11 +306,12 @@ FROZEN = {
         --no_pbar flag
     """,
     "move_plans_between_datasets": """
-        -s dataset_reference required
+        -s _dataset_or_path required
         -t dataset_reference required
-        -sp str required
+        -sp str
         -tp str
         --force flag
+        --fit flag
         --verbose flag
     """,
     "convert_msd_dataset": """
@@ -275,6 +327,86 @@ FROZEN = {
         --verbose flag
         --no_pbar flag
     """,
+    "preprocess_like_nnssl": """
+        -d dataset_reference required
+        -n,--pretraining_name str required
+        -pc,--pretrained_checkpoint str required
+        -am,--adaptation_mode str = default_nnunet
+        -os,--override_spacing float+
+        -norm str = zscore
+        -np positive_integer
+        --overwrite_pp flag
+        --force flag
+        --max_ram_gb positive_float
+        --continue_on_error flag
+        --verbose flag
+        --no_pbar flag
+    """,
+    "inspect_weights": """
+        checkpoint str required
+        -d dataset_reference
+        -c str = 3d_fullres
+        -p str = nnUNetPlans
+        -tr str = nnUNetTrainer
+        -transfer str
+        -transfer_layers str+
+        -transfer_heads str = auto
+        --fix_token_axes flag
+        -o Path
+        --json flag
+        --verbose flag
+    """,
+    "finetune": """
+        -d dataset_reference required
+        -from str required
+        -c str
+        -f fold = 0
+        -tr str
+        -p str
+        -n str
+        -num_gpus positive_integer = 1
+        --npz flag
+        -device str
+        -am str = like_pretrained
+        -os float+
+        -norm str = zscore
+        -np positive_integer
+        --max_ram_gb positive_float
+        -transfer str
+        -transfer_layers str+ = ()
+        -transfer_heads str = auto
+        --fix_token_axes flag
+        --allow_little_transfer flag
+        -freeze str+
+        -freeze_epochs positive_integer
+        -lr_factor _factor+
+        -epochs positive_integer
+        -lr positive_float
+        -iterations positive_integer
+        -warmup_epochs natural
+        -patience positive_integer
+        -seed natural
+        --deterministic flag
+        -precision str
+        -augment_on str = cpu
+        -save_every_minutes _minutes = 10.0
+        --tensorboard flag
+        --verbose flag
+        --no_pbar flag
+    """,
+    "plan_like_dynamic": """
+        -d dataset_reference required
+        -n,--pretraining_name str required
+        -pc,--pretrained_checkpoint str required
+        -pl,--plans_identifier str = nnUNetPlans
+        -np positive_integer
+        --overwrite_pp flag
+        --force flag
+        --max_ram_gb positive_float
+        --continue_on_error flag
+        --verbose flag
+        --no_pbar flag
+    """,
 }
 
 COMMANDS = {
@@ -283,6 +415,11 @@ COMMANDS = {
     "nnUNetv2_plan_experiment": "plan_experiment",
     "nnUNetv2_preprocess": "preprocess",
     "nnUNetv2_train": "train",
+    "nnUNetv2_train_pretrained": "train_pretrained",
+    "nnUNetv2_preprocess_like_nnssl": "preprocess_like_nnssl",
+    "nnUNetv2_plan_like_dynamic": "plan_like_dynamic",
+    "nnUNetv2_inspect_weights": "inspect_weights",
+    "nnUNetv2_finetune": "finetune",
     "nnUNetv2_predict": "predict",
     "nnUNetv2_predict_from_modelfolder": "predict_from_modelfolder",
     "nnUNetv2_accumulate_crossval_results": "accumulate_crossval_results",
@@ -329,6 +466,10 @@ CHOICES = {
     "-device": ("cuda", "cpu", "mps"),
     "-precision": ("auto", "fp32", "bf16", "fp16"),
     "-augment_on": ("cpu", "gpu"),
+    "-transfer": ("strict", "match", "adapt"),
+    "-transfer_heads": ("auto", "none"),
+    "-am": ("default_nnunet", "fixed", "like_pretrained", "no_resample"),
+    "-norm": ("zscore", "default_nnunet"),
 }
 
 

@@ -123,6 +123,17 @@ TRAIN_OPTIONS: dict[str, Any] = {
     "-tr file.py:Mine": {"trainer": "file.py:Mine"},
     "-p mine": {"plans_name": "mine"},
     "-pretrained_weights a/b.pth": {"pretrained_weights": Path("a/b.pth")},
+    "-transfer match": {"transfer": "match"},
+    "-transfer_layers encoder.stages.0-2 decoder": {"transfer_layers": ("encoder.stages.0-2", "decoder")},
+    "-transfer_heads none": {"transfer_heads": "none"},
+    "--fix_token_axes": {"fix_token_axes": True},
+    "--allow_little_transfer": {"allow_little_transfer": True},
+    "--keep_optimizer -pretrained_weights x": {"keep_optimizer": True, "pretrained_weights": Path("x")},
+    "-reset_optimizer": {"reset_optimizer": True},
+    "--reset_optimizer": {"reset_optimizer": True},
+    "-freeze encoder.stem encoder.stages.0": {"freeze": ("encoder.stem", "encoder.stages.0")},
+    "-freeze_epochs 10": {"freeze_epochs": 10},
+    "-lr_factor encoder=0.1 decoder=2": {"lr_factors": ("encoder=0.1", "decoder=2")},
     "-num_gpus 2": {"num_processes": 2},
     "--npz": {"save_probabilities": True},
     "--c": {"continue_training": True},
@@ -154,4 +165,6 @@ def test_training_options_are_passed_on(option: str) -> None:
 
 def test_every_value_of_a_training_request_has_an_argument() -> None:
     reached = {name for values in TRAIN_OPTIONS.values() for name in values}
-    assert {field.name for field in fields(TrainRequest)} == reached | {"dataset", "configuration", "fold"}
+    of_fine_tuning = {"of_plans", "from_scratch", "checkpoint_path"}  # arguments of nnUNetv2_train_pretrained
+    positional = {"dataset", "configuration", "fold"}
+    assert {field.name for field in fields(TrainRequest)} == reached | positional | of_fine_tuning

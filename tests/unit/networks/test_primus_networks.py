@@ -128,6 +128,8 @@ def test_nnssl_arguments_of_pretraining_build_the_network_that_continues() -> No
         k: v.shape for k, v in build(primus(), channels=2).state_dict().items()
     }
     assert [b.drop_path for b in network.eva.blocks] == [0, 0.2]
+    del pretraining["drop_path_rate"]
+    assert [b.drop_path for b in build(primus("PrimusX", **pretraining)).eva.blocks] == [0, 0.2]
 
 
 def test_the_size_of_the_patch_may_come_from_the_arguments() -> None:

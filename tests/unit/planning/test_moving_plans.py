@@ -155,6 +155,18 @@ def test_spacing_that_differs(
     assert "2d: spacing" not in text  # the 2d configuration does not resample along the first axis
 
 
+def test_plans_that_leave_the_spacing_to_the_cases(make_dataset: MakeDataset, workspace: Workspace, move: Any) -> None:
+    make_dataset(1)
+    make_dataset(2, spacings=[(9.0, 9.0, 9.0)])
+    plan_experiment(PlanRequest(dataset=1), workspace)
+    (file,) = workspace.preprocessed.glob("Dataset001*/nnUNetPlans.json")
+    plans = json.loads(file.read_text())
+    for entry in plans["configurations"].values():
+        entry["spacing"] = [None] * len(entry["spacing"])
+    file.write_text(json.dumps(plans))
+    assert "mm, but the median" not in move()[1]
+
+
 def test_spacing_is_compared_along_the_axes_of_the_plans(
     make_dataset: MakeDataset, workspace: Workspace, move: Any
 ) -> None:

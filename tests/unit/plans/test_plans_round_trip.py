@@ -9,7 +9,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nnunet_pt.core.errors import PlansError
 from nnunet_pt.plans.fingerprint import Fingerprint, IntensityProperties
 from nnunet_pt.plans.plans import Plans, PretrainInfo
 
@@ -37,11 +36,8 @@ def test_recorded_configurations_are_understood(golden_plans: Path) -> None:
     plans = Plans.load(golden_plans)
     for name in plans.configuration_names:
         entries = plans.configurations[name]
-        if None in entries.get("spacing", ()):  # each case keeps its own spacing: not a thing of nnU-Net 2.8.1
-            with pytest.raises(PlansError, match="spacing"):
-                plans.configuration(name)
-            continue
         configuration = plans.configuration(name)
+        assert list(configuration.spacing) == entries.get("spacing", list(configuration.spacing))
         assert configuration.extra == {}
         assert list(configuration.patch_size) == entries.get("patch_size", list(configuration.patch_size))
         assert configuration.architecture.arch_kwargs["n_stages"] > 1

@@ -143,3 +143,49 @@ def test_what_the_wrapper_shows() -> None:
     network.train()
     assert network.bare.training
     assert torch.equal(network(torch.ones(1, 1, 2, 2))[0], network.bare(torch.ones(1, 1, 2, 2))[0])
+
+
+# ---------------------------------------------------------------- other layers are trained
+
+
+def test_new_wrappers_when_other_layers_are_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[list[bool]] = []
+
+    def compiled(network: nn.Module) -> nn.Module:
+        made.append([p.requires_grad for p in network.parameters()])
+        return network
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    network = wrapped(True)
+    network.train()
+    assert network.first_step_guard(lambda: 1) == 1
+    network.train_only({"layer.weight", "layer.bias"})
+    network.follow()
+    assert len(made) == 1
+    network.train_only({"layer.bias"})
+    network.follow()
+    assert made == [[True, True], [False, True]]
+    with pytest.raises(ValueError, match="a bug"):  # the first step of the new wrapper may fail, too
+        network.first_step_guard(_raise)
+    assert not network.is_compiled
+
+
+def test_nothing_is_left_of_gradients_that_are_not_wanted_any_more() -> None:
+    network = wrapped(False)
+    network(torch.ones(1, 1, 2, 2))[0].sum().backward()
+    network.train_only({"layer.weight"})
+    assert [p.grad for p in network.parameters()] == [None, None]
+    network(torch.ones(1, 1, 2, 2))[0].sum().backward()
+    assert [p.grad is None for p in network.parameters()] == [False, True]
+
+
+def test_statistics_of_fixed_layers_do_not_follow_the_data() -> None:
+    bare = nn.Sequential(nn.BatchNorm2d(1), nn.BatchNorm2d(1))
+    network = TrainedNetwork(bare, device=CPU, processes=Processes(), compiled=False)
+    network.train_only({"1.weight", "1.bias", "1.running_mean", "1.running_var", "1.num_batches_tracked"})
+    for _ in range(2):
+        network.train()
+        network(torch.rand(2, 1, 4, 4) + 3)
+        network.eval_mode()
+    assert bare[0].num_batches_tracked == 0 and not bare[0].running_mean.any()
+    assert bare[1].num_batches_tracked == 2 and bare[1].running_mean.any()

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_training import (
+    PRETRAINED_PLANS,
     QUICK,
     TinyTraining,
     checkpoint,
@@ -313,10 +314,16 @@ def test_every_recipe_runs(tiny: TinyTraining, name: str) -> None:
         changes |= {"patch_size": (8, 16, 16), "batch_size": 1}
     if recipe.benchmark:
         changes["validation_iterations_per_epoch"] = 0
+    plans = "nnUNetPlans"
+    if recipe.pretrained:
+        configuration, plans = "3d_fullres", PRETRAINED_PLANS
+        tiny.pretrained()
+        epochs = {"num_epochs": 3, "head_epochs": 1} if recipe.head_epochs else {}
+        changes |= {"batch_size": 1, "patch_size": (8, 12, 12), **epochs}
     tiny.monkeypatch.setattr(process, "validate_fold", lambda *_, **__: None)
     large = recipe.network is not None
-    tiny.run(configuration, trainer=name, recipe=changes, disable_checkpointing=large)
-    folder = tiny.folder(configuration, trainer=name)
+    tiny.run(configuration, trainer=name, plans_name=plans, recipe=changes, disable_checkpointing=large)
+    folder = tiny.folder(configuration, trainer=name, plans=plans)
     assert recorded_recipe(folder) == replace(recipe, **{**QUICK, **changes, "precision": "fp32"})
     assert all(math.isfinite(line["train_loss"]) for line in figures(folder))
     if recipe.benchmark or large:

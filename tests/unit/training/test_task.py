@@ -131,9 +131,3 @@ def test_input_channels(tiny: TinyTraining) -> None:
     task = tiny.task("3d_cascade_fullres")
     assert task.is_cascaded and task.input_channels == 3
     assert task.data_folder.name == "nnUNetPlans_3d_fullres"
-
-
-def test_a_recipe_with_epochs_for_heads_alone_is_refused(tiny: TinyTraining) -> None:
-    request = TrainRequest(dataset=tiny.dataset.name, configuration="3d_fullres", fold="all")
-    with pytest.raises(TrainingError, match="only the heads"):
-        prepare(request, replace(DEFAULT, head_epochs=5), tiny.dataset.workspace)

@@ -11,8 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from nnunet_pt.core.settings import Settings, Workspace
+from nnunet_pt.networks.build import build_network
+from nnunet_pt.plans.plans import Architecture
 from nnunet_pt.training import plots, run
 from nnunet_pt.training.history import History
 from nnunet_pt.training.recipe import TrainingRecipe
@@ -24,6 +27,7 @@ from nnunet_pt.transfer.checkpoint import Checkpoint, read_checkpoint
 
 CASES = ("a", "b", "c", "d", "e", "f")
 SHAPE = (12, 14, 16)
+PRETRAINED_PLANS = "ptPlans"
 QUICK: Mapping[str, Any] = {"num_epochs": 1, "iterations_per_epoch": 2, "validation_iterations_per_epoch": 1, "seed": 7}
 
 
@@ -148,8 +152,82 @@ class TinyTraining:
         found = find_recipe(request.trainer, self.workspace.settings).recipe
         return prepare(request, replace(found, **{**QUICK, **(recipe or {})}), self.workspace)
 
-    def folder(self, configuration: str = "3d_fullres", fold: Any = 0, trainer: str = "nnUNetTrainer") -> Path:
-        name = f"{trainer}__nnUNetPlans__{configuration}"
+    def pretrained(self, channels: int = 1, *, primus: Sequence[int] | None = None, **info: Any) -> Path:
+        """Write a checkpoint of a pre-training like nnssl's, and plans "ptPlans" that follow it; give its path.
+
+        Args:
+            channels: Of the pre-training.
+            primus: A Primus, pre-trained with patches of this size, instead of the plans' U-Net.
+            info: Changes in the plans' pretrain_info.
+        """
+        entry = copy.deepcopy(self.dataset.plans["configurations"]["3d_fullres"])
+        name, described = "PlainConvUNet", entry["architecture"]
+        keys: dict[str, Any] = {
+            "key_to_encoder": "encoder.stages",
+            "key_to_stem": "encoder.stages.0",
+            "keys_to_in_proj": ["encoder.stages.0.0.convs.0.conv", "encoder.stages.0.0.convs.0.all_modules.0"],
+            "key_to_lpe": None,
+        }
+        if primus is not None:
+            sizes = {"embed_dim": 24, "encoder_eva_depth": 2, "encoder_eva_numheads": 2, "init_values": 0.1}
+            name, described = "PrimusX", {"arch_kwargs": sizes, "_kw_requires_import": []}
+            keys = {
+                "key_to_encoder": "eva",
+                "key_to_stem": "down_projection",
+                "keys_to_in_proj": ["down_projection.proj"],
+                "key_to_lpe": "eva.pos_embed",
+            }
+            entry.update(architecture={"network_class_name": name, **described}, patch_size=[8, 16, 16])
+        used_patch = list(primus or entry["patch_size"])
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            network = build_network(
+                Architecture(network_class_name=name, arch_kwargs=described["arch_kwargs"], requires_import=()),
+                input_channels=channels,
+                num_outputs=1,
+                deep_supervision=False,
+                patch_size=used_patch,
+            )
+        path = Path(self.dataset.root) / "pretraining" / "checkpoint_final.pth"
+        path.parent.mkdir(exist_ok=True)
+        plan = {
+            "architecture_plans": {
+                "arch_class_name": name,
+                "arch_kwargs": described["arch_kwargs"],
+                "arch_kwargs_requiring_import": described["_kw_requires_import"],
+            },
+            "pretrain_plan": {"configurations": {"onemmiso": {"patch_size": used_patch, "spacing": [1, 1, 1]}}},
+            "pretrain_num_input_channels": channels,
+            "recommended_downstream_patchsize": entry["patch_size"],
+            **keys,
+        }
+        torch.save({"network_weights": network.state_dict(), "nnssl_adaptation_plan": plan}, path)
+        standard = {
+            "checkpoint_path": str(path),
+            "checkpoint_name": "Tiny",
+            **keys,
+            "pt_num_in_channels": channels,
+            "pt_used_patchsize": used_patch,
+            "pt_recommended_downstream_patchsize": entry["patch_size"],
+            "citations": [{"type": "Framework", "name": "Tiny", "apa_citations": ["Somebody (2020). Something."]}],
+        }
+        plans = {
+            **self.dataset.plans,
+            "plans_name": PRETRAINED_PLANS,
+            "configurations": {"3d_fullres": {**entry, "data_identifier": "nnUNetPlans_3d_fullres"}},
+            "pretrain_info": {**standard, **info},
+        }
+        (self.dataset.preprocessed / f"{PRETRAINED_PLANS}.json").write_text(json.dumps(plans))
+        return path
+
+    def folder(
+        self,
+        configuration: str = "3d_fullres",
+        fold: Any = 0,
+        trainer: str = "nnUNetTrainer",
+        plans: str = "nnUNetPlans",
+    ) -> Path:
+        name = f"{trainer}__{plans}__{configuration}"
         return Path(self.dataset.root) / "results" / self.dataset.name / name / f"fold_{fold}"
 
 

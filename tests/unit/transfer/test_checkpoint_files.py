@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from nnunet_pt.core.errors import CheckpointError, StorageError, TrainingError
 from nnunet_pt.core.files import remove_leftovers
-from nnunet_pt.transfer.checkpoint import Checkpoint, read_checkpoint, read_weights, strip_prefixes, write_checkpoint
+from nnunet_pt.transfer.checkpoint import Checkpoint, read_checkpoint, strip_prefixes, write_checkpoint
+from nnunet_pt.transfer.source import read_source
 
 Write = Callable[..., Path]
 NAME = "checkpoint_latest.pth"
@@ -105,7 +106,9 @@ def test_recorded_checkpoints_survive_a_round_trip(tmp_path: Path, golden_model:
 def test_recorded_pretraining_is_recognised(golden_nnssl: Path) -> None:
     with pytest.raises(CheckpointError, match="nnssl pre-training"):
         read_checkpoint(golden_nnssl)
-    assert all(isinstance(tensor, torch.Tensor) for tensor in read_weights(golden_nnssl).values())
+    source = read_source(golden_nnssl)
+    assert source.kind == "nnssl"
+    assert source.adaptation_plan is not None
 
 
 VALUES = st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats() | st.text(max_size=8)
@@ -278,10 +281,10 @@ def test_checkpoints_reduced_to_prediction_are_read(tmp_path: Path, checkpoint: 
     assert (read.optimizer_state, read.logging, read.current_epoch, read.mirroring_axes) == (None, {}, 0, None)
 
 
-@pytest.mark.parametrize("kind", ["number", "nnunet_v1", "empty", "other"])
+@pytest.mark.parametrize("kind", ["number", "nnunet_v1", "lightning", "empty"])
 def test_files_without_weights(tmp_path: Path, raw_writer: Write, kind: str) -> None:
     with pytest.raises(CheckpointError, match="no network weights"):
-        read_weights(raw_writer(tmp_path / NAME, OTHERS[kind][0]))
+        read_source(raw_writer(tmp_path / NAME, OTHERS[kind][0]))
 
 
 def test_prefixes() -> None:

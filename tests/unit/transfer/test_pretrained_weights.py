@@ -12,11 +12,18 @@ from torch import nn
 
 from nnunet_pt.core.errors import CheckpointError
 from nnunet_pt.transfer.checkpoint import Checkpoint, write_checkpoint
-from nnunet_pt.transfer.pretrained import load_pretrained_weights
+from nnunet_pt.transfer.plan import TransferPlan, plan_transfer
+from nnunet_pt.transfer.source import read_source
 from nnunet_pt.transfer.weights import load_weights
 
 Make = Callable[..., nn.Module]
 Write = Callable[..., Path]
+
+
+def load_pretrained_weights(network: nn.Module, path: Path) -> TransferPlan:
+    plan = plan_transfer(network, read_source(path), policy="strict")
+    plan.apply(network)
+    return plan
 
 
 def state(network: nn.Module) -> dict[str, torch.Tensor]:
@@ -40,9 +47,13 @@ def test_all_but_segmentation_layers(
     report = load_pretrained_weights(network, tmp_path / "a.pth")
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, (before if ".seg_layers." in name else source)[name])
-    assert (len(report.transferred), len(report.left)) == (8, 2)
-    assert "8 tensors" in str(report)
-    assert "decoder.seg_layers.0.weight" in str(report)
+    actions = {t.target: t.action for t in report.tensors}
+    assert [n for n, a in actions.items() if a == "skipped"] == [
+        "decoder.seg_layers.0.weight",
+        "decoder.seg_layers.0.bias",
+    ]
+    assert (len(report.used), len(actions)) == (8, 10)
+    assert "8 of 10 tensors" in str(report)
 
 
 def test_the_name_that_computes_wins_over_others(tmp_path: Path, small_unet: Make, raw_writer: Write) -> None:
@@ -66,7 +77,7 @@ def test_all_differences_are_listed_and_nothing_is_changed(tmp_path: Path, small
     assert "encoder.0.conv.weight: checkpoint 6 x 2 x 3 x 3, network 4 x 1 x 3 x 3" in text
     assert "encoder.1.conv.weight: checkpoint 4 x 6 x 3 x 3, network 4 x 4 x 3 x 3" in text
     assert "encoder.1.norm.bias: checkpoint none, network 4" in text
-    assert text.count("checkpoint ") == 7
+    assert text.count(": checkpoint ") == 7
     assert str(tmp_path / "a.pth") in text
     assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
 
@@ -75,7 +86,7 @@ def test_wrapped_networks(tmp_path: Path, small_unet: Make, raw_writer: Write) -
     source = state(small_unet())
     path = raw_writer(tmp_path / "a.pth", source)
     network = nn.DataParallel(small_unet())
-    assert len(load_pretrained_weights(network, path).transferred) == 8
+    assert len(load_pretrained_weights(network, path).used) == 8
     load_weights(network, source, path)
     assert all(torch.equal(source[k], v) for k, v in network.module.state_dict().items())
 
