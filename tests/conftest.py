@@ -22,7 +22,9 @@ from nnunet_pt.planning.fingerprint_extractor import FingerprintRequest, Fingerp
 from nnunet_pt.preprocessing.pipeline import PreprocessRequest, PreprocessResult, preprocess_dataset
 
 # Continuous integration tries the same examples every time; new ones are for developers
-hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
+hypothesis.settings.register_profile(
+    "ci", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 if os.environ.get("CI"):
     hypothesis.settings.load_profile("ci")
 
