@@ -28,7 +28,7 @@ from nnunet_pt.training.recipe import TrainingRecipe
 from nnunet_pt.training.recipe_lookup import find_recipe
 from nnunet_pt.training.request import TrainRequest
 from nnunet_pt.training.run import TrainResult, train
-from nnunet_pt.training.state import BEST, FINAL, LATEST
+from nnunet_pt.training.state import FINAL
 from nnunet_pt.training.task import RECIPE_FILE, VALIDATION_FOLDER
 from nnunet_pt.transfer.report_files import JSON_FILE as REPORT_FILE
 
@@ -84,7 +84,7 @@ def finetune(request: FinetuneRequest, workspace: Workspace) -> FinetuneResult:
     _log.info("%s", given.describe())
     work = Work(request=request, workspace=workspace, dataset=dataset, given=given)
     wanted = _prepared(work)
-    folder, result = _train(work, wanted, find_recipe(wanted.trainer, workspace.settings).recipe)
+    folder, result = _train(work, wanted)
     steps = work.steps
     return FinetuneResult(commands=tuple(steps.commands), done_before=tuple(steps.done), folder=folder, training=result)
 
@@ -100,12 +100,11 @@ def _prepared(work: Work) -> TrainRequest:
     raise no_plans(work)
 
 
-def _train(work: Work, wanted: TrainRequest, recipe: TrainingRecipe) -> tuple[Path, TrainResult | None]:
+def _train(work: Work, wanted: TrainRequest) -> tuple[Path, TrainResult | None]:
     """Begin the training, or continue it, or find it finished."""
-    model = f"{recipe.name}__{wanted.plans_name}__{wanted.configuration}"
-    folder = work.workspace.results / work.dataset / model / f"fold_{wanted.fold}"
+    folder = work.fold_folder(wanted)
     first = replace(wanted, dataset=work.number if work.number == work.dataset else int(work.number))
-    if not any((folder / name).is_file() for name in (FINAL, LATEST, BEST)):
+    if not work.has_begun(wanted):
         return folder, _train_as(work, first)
     _check_same_weights(work, folder, first)
     if _is_finished(folder, wanted):

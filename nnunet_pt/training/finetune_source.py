@@ -43,6 +43,7 @@ class GivenWeights:
         plans: nnU-Net's plans.
         configuration: Their configuration.
         trainer: Name of nnU-Net's trainer.
+        outputs: Number of output channels, if known.
         adaptation: nnssl's description of the network.
     """
 
@@ -53,6 +54,7 @@ class GivenWeights:
     plans: GivenPlans | None = None
     configuration: str | None = None
     trainer: str = ""
+    outputs: int | None = None
     adaptation: AdaptationPlan | None = None
 
     def describe(self) -> str:
@@ -110,6 +112,7 @@ def find_weights(reference: str, settings: Settings, *, progress: bool = True) -
         plans=plans,
         configuration=configuration,
         trainer=source.trainer_name or "",
+        outputs=None if source.label_names is None else len(source.label_names),
         adaptation=source.adaptation_plan,
     )
 

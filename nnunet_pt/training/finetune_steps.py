@@ -12,8 +12,10 @@ from nnunet_pt.core.console import get_logger
 from nnunet_pt.core.settings import Workspace
 from nnunet_pt.planning.pretrained_plans import AdaptationMode, Normalization
 from nnunet_pt.training.finetune_source import GivenWeights
+from nnunet_pt.training.recipe_lookup import find_recipe
 from nnunet_pt.training.request import TrainRequest
-from nnunet_pt.training.run import command_line
+from nnunet_pt.training.run import command_line, with_flags
+from nnunet_pt.training.state import BEST, FINAL, LATEST
 
 _log = get_logger(__name__)
 
@@ -126,6 +128,25 @@ class Work:
         """Arguments of the commands that work on cases."""
         workers = [] if self.request.num_workers is None else ["-np", str(self.request.num_workers)]
         return workers + ([] if self.request.max_ram_gb is None else ["--max_ram_gb", f"{self.request.max_ram_gb:g}"])
+
+    def check_trainer(self, name: str) -> None:
+        """Make sure that there is such a trainer and that it can have the values asked for, before hours of work.
+
+        Raises:
+            UnknownNameError: If there is no such trainer.
+            TrainingError: If the values do not go together.
+        """
+        with_flags(find_recipe(name, self.workspace.settings).recipe, self.request.training)
+
+    def fold_folder(self, wanted: TrainRequest) -> Path:
+        """Where a training's results go."""
+        recipe = find_recipe(wanted.trainer, self.workspace.settings).recipe
+        model = f"{recipe.name}__{wanted.plans_name}__{wanted.configuration}"
+        return self.workspace.results / self.dataset / model / f"fold_{wanted.fold}"
+
+    def has_begun(self, wanted: TrainRequest) -> bool:
+        """Whether a training has saved anything that it can go on from."""
+        return any((self.fold_folder(wanted) / name).is_file() for name in (FINAL, LATEST, BEST))
 
 
 def training_command(request: TrainRequest) -> list[str]:

@@ -24,6 +24,7 @@ from nnunet_pt.plans.plans import NOT_PLANS, Plans
 from nnunet_pt.preprocessing.pipeline import PreprocessRequest, preprocess_dataset
 from nnunet_pt.training.finetune_steps import Work
 from nnunet_pt.training.request import Policy, TrainRequest
+from nnunet_pt.transfer.account import TransferPlan
 from nnunet_pt.transfer.inspection import TargetRequest, inspect_weights
 from nnunet_pt.transfer.nnssl_plans import (
     LikeDynamicRequest,
@@ -32,7 +33,9 @@ from nnunet_pt.transfer.nnssl_plans import (
     plan_like_dynamic,
     preprocess_like_nnssl,
 )
+from nnunet_pt.transfer.source import output_names
 
+_PRIMUS = "Primus"
 _log = get_logger(__name__)
 
 
@@ -49,17 +52,18 @@ def like_pretraining(work: Work) -> TrainRequest:
             f"Networks of nnssl are three-dimensional, so there is no way to {wanted.configuration}.",
             expected=f"-c {CONFIGURATION}, or nothing",
         )
+    primus = "PretrainedTrainer_Primus" if _PRIMUS in adaptation.architecture.short_name else "PretrainedTrainer"
+    trainer = wanted.trainer or ("DynamicPretrainedTrainer" if wanted.plans_name else primus)
+    work.check_trainer(trainer)
     if wanted.plans_name:
-        made, trainer = _dynamic_plans(work), "DynamicPretrainedTrainer"
+        made = _dynamic_plans(work)
     else:
         _plan(work)
         made = _pretraining_plans(work)
-        primus = "Primus" in adaptation.architecture.short_name
-        trainer = "PretrainedTrainer_Primus" if primus else "PretrainedTrainer"
     return replace(
         wanted,
         configuration=CONFIGURATION,
-        trainer=wanted.trainer or trainer,
+        trainer=trainer,
         plans_name=made.plans.plans_name,
         of_plans=True,
     )
@@ -125,7 +129,9 @@ def _plan(work: Work) -> None:
 def with_plans_of(work: Work, given: GivenPlans) -> TrainRequest:
     """Move a model's plans to the dataset and preprocess it with them; how to train."""
     configuration = _configuration_of(work, given)
-    wanted, plans_name = work.request.training, f"{given.plans.plans_name}_from_{work.name}"
+    trainer = _trainer_of(work, given.plans, configuration)
+    work.check_trainer(trainer)
+    plans_name = f"{given.plans.plans_name}_from_{work.name}"
     _measure(work)
     path = work.folder / f"{plans_name}.json"
     command = ["nnUNetv2_move_plans_between_datasets", "-s", str(work.given.path), "-t", work.number]
@@ -136,15 +142,18 @@ def with_plans_of(work: Work, given: GivenPlans) -> TrainRequest:
     else:
         move = MovePlansRequest(source=given, target=work.dataset, target_plans=plans_name, fit=True)
         work.steps.do_quietly(command, lambda: _move(work, move))
-    _preprocess(work, plans_name, configuration)
-    return replace(
-        wanted,
+    wanted = replace(
+        work.request.training,
         configuration=configuration,
-        trainer=wanted.trainer or _trainer_of(work, given.plans, configuration),
+        trainer=trainer,
         plans_name=plans_name,
         pretrained_weights=work.given.path,
-        transfer=wanted.transfer or _policy(work, given, configuration),
+        transfer=work.request.training.transfer or _policy(work, given, configuration),
     )
+    if not work.has_begun(wanted):
+        _planned_transfer(work, wanted)
+    _preprocess(work, plans_name, configuration)
+    return wanted
 
 
 def _move(work: Work, request: MovePlansRequest) -> None:
@@ -168,27 +177,33 @@ def _configuration_of(work: Work, given: GivenPlans) -> str:
 
 
 def _policy(work: Work, given: GivenPlans, configuration: str) -> Policy | None:
-    """How weights are transferred: as nnU-Net does unless the input channels differ."""
-    target = DatasetDescription.load(work.folder / DATASET_FILE).channel_names
+    """How weights are transferred: as nnU-Net does unless the network cannot be quite the same."""
+    target = DatasetDescription.load(work.folder / DATASET_FILE)
     count = len(given.plans.configuration(configuration).normalization_schemes)
-    if channel_origins(given.channel_names, count, target) == tuple(range(count)):
-        return None
-    source = ", ".join(given.channel_names or [f"{count} channels"])
-    _log.info(
-        "The model was trained with other input channels (%s) than this dataset has (%s): weights are transferred "
-        "with -transfer adapt, which takes those of channels with the same name and the mean for others.",
-        source,
-        ", ".join(target),
-    )
-    return "adapt"
+    reasons = []
+    if channel_origins(given.channel_names, count, target.channel_names) != tuple(range(count)):
+        source = ", ".join(given.channel_names or [f"{count} channels"])
+        reasons.append(f"input channels: {source} in the model, {', '.join(target.channel_names)} here")
+    outputs = len(output_names(target))
+    if _is_primus(work, given.plans, configuration) and work.given.outputs not in (None, outputs):
+        reasons.append(f"labels, on which the decoder of a Primus depends: {work.given.outputs} there, {outputs} here")
+    if reasons:
+        _log.info("Weights are transferred with -transfer adapt, because there are other %s.", "; other ".join(reasons))
+    return "adapt" if reasons else None
 
 
 def _trainer_of(work: Work, plans: Plans, configuration: str) -> str:
-    """A trainer that trains the model's network."""
+    """The trainer that is asked for, or one that trains the model's network."""
+    if work.request.training.trainer:
+        return work.request.training.trainer
     if network_of_trainer(work.given.trainer) != TrainerNetwork():
         return work.given.trainer
-    primus = "Primus" in plans.configuration(configuration).architecture.short_name
-    return "PretrainedTrainer_Primus" if primus else "nnUNetTrainer"
+    return "PretrainedTrainer_Primus" if _is_primus(work, plans, configuration) else "nnUNetTrainer"
+
+
+def _is_primus(work: Work, plans: Plans, configuration: str) -> bool:
+    replaced = network_of_trainer(work.given.trainer).network
+    return _PRIMUS in (replaced or plans.configuration(configuration).architecture.short_name)
 
 
 def _check_same_network(path: Path, given: Plans, configuration: str) -> None:
@@ -214,42 +229,46 @@ def with_own_plans(work: Work) -> TrainRequest:
         )
     configuration = wanted.configuration or work.given.configuration or CONFIGURATION
     Plans.load(path).configuration(configuration)  # or complain
-    policy = wanted.transfer or "match"
-    target = TargetRequest(
-        dataset=work.dataset,
-        plans_name=wanted.plans_name,
-        configuration=configuration,
-        trainer=wanted.trainer.rpartition(":")[2] or "nnUNetTrainer",
-        policy=policy,
-        layers=wanted.transfer_layers or None,
-        heads=wanted.transfer_heads,
-        fix_token_axes=wanted.fix_token_axes,
-    )
-    command = ["nnUNetv2_inspect_weights", str(work.given.path), "-d", work.number, "-c", configuration]
-    command += ["-p", wanted.plans_name, "-transfer", policy]
-    work.steps.do_quietly(command, lambda: _inspect(work, target))
-    _preprocess(work, wanted.plans_name, configuration)
-    return replace(
+    wanted = replace(
         wanted,
         configuration=configuration,
         trainer=wanted.trainer or "nnUNetTrainer",
         pretrained_weights=work.given.path,
-        transfer=policy,
+        transfer=wanted.transfer or "match",
     )
+    work.check_trainer(wanted.trainer)
+    command = ["nnUNetv2_inspect_weights", str(work.given.path), "-d", work.number, "-c", configuration]
+    command += ["-p", wanted.plans_name, "-transfer", str(wanted.transfer)]
+    if work.has_begun(wanted):
+        work.steps.skip(command, "training has begun")
+    else:
+        work.steps.do_quietly(command, lambda: _log.info("%s", _planned_transfer(work, wanted)))
+    _preprocess(work, wanted.plans_name, configuration)
+    return wanted
 
 
-def _inspect(work: Work, target: TargetRequest) -> None:
-    """Show what the network would get, and refuse too little before time is spent on preprocessing."""
+def _planned_transfer(work: Work, wanted: TrainRequest) -> TransferPlan:
+    """What the network would get; too little is refused before time is spent on preprocessing."""
+    target = TargetRequest(
+        dataset=work.dataset,
+        plans_name=wanted.plans_name,
+        configuration=wanted.configuration,
+        trainer=wanted.trainer,
+        policy=wanted.transfer or "strict",
+        layers=wanted.transfer_layers or None,
+        heads=wanted.transfer_heads,
+        fix_token_axes=wanted.fix_token_axes,
+    )
     plan = inspect_weights(work.given.path, target, work.workspace).plan
     assert plan is not None
-    _log.info("%s", plan)
-    if plan.too_little is not None and not work.request.training.allow_little_transfer:
+    if plan.too_little is not None and not wanted.allow_little_transfer:
         raise CheckpointError(
             f"{work.given.path} fits this network badly.",
             found=plan.too_little,
             remedy="use plans with the architecture of the weights, try -transfer adapt, or allow it with "
             "--allow_little_transfer",
         )
+    return plan
 
 
 def no_plans(work: Work) -> NnunetError:

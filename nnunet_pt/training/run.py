@@ -63,7 +63,7 @@ def train(request: TrainRequest, workspace: Workspace) -> TrainResult | None:
     recipe = _start_of(source.recipe, request)
     if request.continue_training or request.validation_only:
         recipe = _recorded_recipe(prepare(request, recipe, workspace), recipe)
-    task = prepare(request, _with_flags(recipe, request), workspace)
+    task = prepare(request, with_flags(recipe, request), workspace)
     check_trackers(workspace.settings, tensorboard=request.tensorboard)
     launch = workspace.settings.launch
     if request.num_processes > 1 and launch is None:
@@ -146,7 +146,12 @@ def command_line(request: TrainRequest) -> list[str]:
     return [*arguments, *(name for name, given in flags.items() if given)]
 
 
-def _with_flags(recipe: TrainingRecipe, request: TrainRequest) -> TrainingRecipe:
+def with_flags(recipe: TrainingRecipe, request: TrainRequest) -> TrainingRecipe:
+    """A recipe with the values that a request gives instead of its own.
+
+    Raises:
+        TrainingError: If they do not go together.
+    """
     return with_overrides(
         recipe,
         epochs=request.epochs,

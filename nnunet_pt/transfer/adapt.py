@@ -86,6 +86,8 @@ def fit_channels(
             return weight
         total = weight if present == 1 else weight.sum(1, keepdim=True)
         return total.repeat_interleave(count, 1) / count
+    if present == count and pairs == {i: i for i in range(count)}:
+        return weight
     kept = weight[:, list(pairs.values())]
     gone = [i for i in range(present) if i not in pairs.values()]
     if gone:

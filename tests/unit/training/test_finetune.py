@@ -18,11 +18,19 @@ import pytest
 import torch
 from tiny_training import QUICK, TinyTraining
 
-from nnunet_pt.core.errors import CheckpointError, DatasetError, NnunetError, PlansError, TrainingStopped, UsageError
+from nnunet_pt.core.errors import (
+    CheckpointError,
+    DatasetError,
+    NnunetError,
+    PlansError,
+    TrainingError,
+    TrainingStopped,
+    UsageError,
+)
 from nnunet_pt.core.settings import Launch, Settings, Workspace
 from nnunet_pt.planning import fingerprint_extractor
 from nnunet_pt.training import finetune as finetuning
-from nnunet_pt.training import finetune_ways, run
+from nnunet_pt.training import finetune_steps, finetune_ways, run
 from nnunet_pt.training.finetune import FinetuneRequest, FinetuneResult, finetune
 from nnunet_pt.training.finetune_source import find_weights
 from nnunet_pt.training.finetune_steps import training_command
@@ -93,7 +101,7 @@ def ft(tiny: TinyTraining, monkeypatch: pytest.MonkeyPatch) -> Iterator[Finetuni
         found = find_recipe(name, settings)
         return replace(found, recipe=replace(found.recipe, warmup_epochs=0, head_epochs=0, **QUICK))
 
-    for module in (finetuning, run):
+    for module in (finetuning, finetune_steps, run):
         monkeypatch.setattr(module, "find_recipe", quick)
     monkeypatch.setattr(fingerprint_extractor, "NUM_SAMPLES", 3000)
     with mock.patch("nnunet_pt.training.plots.draw_progress", lambda *_: None):
@@ -306,6 +314,51 @@ def test_another_configuration_needs_adaptation(ft: Finetuning) -> None:
 def test_networks_of_trainers_go_on_with_their_trainer(ft: Finetuning) -> None:
     model = ft.model(trainer="nnUNetTrainerBN")
     assert ft.run(model).folder == ft.fold("nnUNetTrainerBN")
+
+
+PRIMUS = {
+    "network_class_name": "PrimusX",
+    "arch_kwargs": {
+        "embed_dim": 36,
+        "patch_embed_size": [8, 8, 8],
+        "encoder_eva_depth": 1,
+        "encoder_eva_numheads": 2,
+        "init_values": 0.1,
+        "scale_attn_inner": True,
+    },
+    "_kw_requires_import": None,
+}
+
+
+def test_transformers_for_other_labels(ft: Finetuning) -> None:
+    dataset = ft.tiny.dataset
+    entry = dataset.plans["configurations"]["3d_fullres"]
+    dataset.plans["configurations"]["3d_fullres"] = {**entry, "architecture": PRIMUS, "patch_size": [8, 16, 16]}
+    dataset.plan()
+    dataset.preprocess()
+    model = ft.model(trainer="PretrainedTrainer_Primus", recipe={"pretrained": False, "warmup_epochs": 0})
+    ft.describe(labels={"background": 0, "whole": [1, 2]}, regions_class_order=[1])
+    result = ft.run(model)
+    assert result.folder == ft.fold("PretrainedTrainer_Primus")
+    assert "-transfer adapt" in result.commands[-1]
+    assert report(result.folder)["encoder_share"] == 1
+
+
+def test_weights_that_do_not_fit_are_refused_before_preprocessing(ft: Finetuning) -> None:
+    model = ft.model()
+    with mock.patch.object(finetune_ways, "preprocess_dataset", lambda *_: pytest.fail("preprocessed")):
+        for _ in range(2):
+            with pytest.raises(CheckpointError, match="weights of another network"):
+                ft.run(model, training={"trainer": "nnUNetTrainerBN"})
+        with pytest.raises(UsageError, match="No layer matches"):
+            ft.run(model, name="Other", training={"transfer": "match", "transfer_layers": ("encoder.stage",)})
+
+
+def test_values_that_do_not_go_together_are_refused_first(ft: Finetuning) -> None:
+    path = ft.tiny.pretrained()
+    with pytest.raises(TrainingError, match="warm-up"):
+        ft.run(path, training={"epochs": 2, "warmup_epochs": 3})
+    assert not ft.preprocessed.exists()
 
 
 # checkpoints of nnssl

@@ -62,6 +62,7 @@ def test_other_names_count_as_none_and_one_channel_is_repeated() -> None:
     assert torch.equal(fit_channels(weight, 3, ["CT"], ["T1", "T2", "FLAIR"]), weight.repeat(1, 3, 1, 1) / 3)
     two = random(2, 2, 3, 3)
     assert fit_channels(two, 2, ["a", "b"], ["c", "d"]) is two
+    assert fit_channels(two, 2, ["a", "b"], ["A", "b"]) is two
 
 
 def test_equal_names_are_taken_in_their_order() -> None:
