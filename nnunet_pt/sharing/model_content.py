@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -29,7 +28,6 @@ def check_file(path: Path, kind: Kind) -> None:
     if kind is Kind.CHECKPOINT:
         from nnunet_pt.transfer.checkpoint import read_checkpoint
 
-        _refuse_packed(path)
         read_checkpoint(path, lazy=True)
     elif kind is Kind.PICKLE:
         from nnunet_pt.evaluation.postprocessing_files import read_postprocessing
@@ -37,19 +35,6 @@ def check_file(path: Path, kind: Kind) -> None:
         read_postprocessing(path)
     elif path.suffix == ".json":
         read_json(path)
-
-
-def _refuse_packed(path: Path) -> None:
-    """torch never packs what it saves; a packed checkpoint could unpack to any size in memory."""
-    if not zipfile.is_zipfile(path):
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            packed = [info.filename for info in archive.infolist() if info.compress_type != zipfile.ZIP_STORED]
-    except (zipfile.BadZipFile, ValueError, NotImplementedError):
-        return  # the reader of checkpoints says what is wrong
-    if packed:
-        raise ArchiveError(f"The checkpoint {path} is packed once more.", found=shortened(packed))
 
 
 def check_model(folder: Path) -> None:

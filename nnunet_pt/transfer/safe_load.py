@@ -179,6 +179,14 @@ def _check_archive(path: Path, *, check_sums: bool) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
+            packed = [info.filename for info in archive.infolist() if info.compress_type != zipfile.ZIP_STORED]
+            if packed:  # torch never packs what it saves, and such a file could unpack to any size in memory
+                raise CheckpointError(
+                    f"The checkpoint {path} is packed once more.",
+                    found=f"{len(packed)} packed entries, such as {packed[0]}",
+                    expected="a file as torch.save writes it",
+                    remedy="unpack it and save it again with torch.save, if you trust where it comes from",
+                )
             for record in archive.infolist() if check_sums else ():
                 if record.CRC:  # torch can be told to leave the checksums out; they are 0 then
                     with archive.open(record) as content:

@@ -218,3 +218,14 @@ def test_other_files_are_named(tmp_path: Path, kind: str) -> None:
     with pytest.raises(CheckpointError, match=expected) as error:
         load_file(path)
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_files_that_are_packed_once_more_are_refused(tmp_path: Path, lazy: bool) -> None:
+    plain, packed = tmp_path / "plain.pth", tmp_path / "packed.pth"
+    torch.save({"weights": torch.zeros(100_000)}, plain)
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    with pytest.raises(CheckpointError, match="packed once more"):
+        load_file(packed, lazy=lazy)
