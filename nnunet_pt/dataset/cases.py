@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -286,3 +286,9 @@ def shortened(lines: Iterable[str], limit: int = MAX_LISTED) -> str:
     texts = list(lines)
     rest = [f"  ... and {len(texts) - limit} more"] if len(texts) > limit else []
     return "\n".join(texts[:limit] + rest)
+
+
+def listed(names: Sequence[str], limit: int = MAX_LISTED) -> str:
+    """Names in one line; after ``limit`` of them, how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

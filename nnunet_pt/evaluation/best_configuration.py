@@ -13,7 +13,7 @@ from nnunet_pt.core.console import get_logger, table
 from nnunet_pt.core.errors import PredictionError, UsageError
 from nnunet_pt.core.files import copy_file, remove_leftovers, write_json, write_text
 from nnunet_pt.core.settings import Workspace
-from nnunet_pt.dataset.cases import resolve_dataset_name
+from nnunet_pt.dataset.cases import listed, resolve_dataset_name
 from nnunet_pt.dataset.description import FILE_NAME as DATASET_FILE
 from nnunet_pt.dataset.description import DatasetDescription
 from nnunet_pt.evaluation.crossval import (
@@ -39,7 +39,6 @@ INFORMATION_FILE = "inference_information.json"
 INSTRUCTIONS_FILE = "inference_instructions.txt"
 ENSEMBLES_FOLDER = "ensembles"
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
-_MAX_NAMES = 10
 
 _log = get_logger(__name__)
 
@@ -212,7 +211,7 @@ def _check(models: Sequence[Folds], dataset: str, request: SelectionRequest) -> 
         for one, two in ((first, other), (other, first)):
             surplus = sorted(one.predictions.keys() - two.predictions.keys())
             if surplus:
-                findings.append(f"{one.model} has cases that {two.model} does not have: {_listed(surplus)}")
+                findings.append(f"{one.model} has cases that {two.model} does not have: {listed(surplus)}")
     raise_findings("The models were not validated on the same cases, so they cannot be compared.", findings)
     if request.ensembling and len(models) > 1:
         for model in models:
@@ -225,11 +224,6 @@ def _check(models: Sequence[Folds], dataset: str, request: SelectionRequest) -> 
                 + "".join(f"\n  - {text}" for text in findings),
                 remedy="run these commands, or go on without ensembles: --disable_ensembling",
             )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
-    return ", ".join(names[:_MAX_NAMES]) + more
 
 
 def _accumulated(model: Folds, references: Path, request: SelectionRequest) -> Candidate:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from nnunet_pt.core.errors import PredictionError
 from nnunet_pt.core.files import copy_file, make_folder, remove_leftovers, storage_errors
 from nnunet_pt.core.workers import CaseTask, MapResult, map_cases
+from nnunet_pt.dataset.cases import listed
 from nnunet_pt.dataset.description import FILE_NAME as DATASET_FILE
 from nnunet_pt.dataset.description import DatasetDescription
 from nnunet_pt.dataset.images.registry import reader_writer_by_name
@@ -23,7 +24,6 @@ from nnunet_pt.plans.plans import Plans
 from nnunet_pt.preprocessing.store import PlainUnpickler
 
 PLANS_FILE = "plans.json"
-_MAX_NAMES = 10
 _PREDICT_AGAIN = "predict the case again with  --save_probabilities"
 
 
@@ -161,7 +161,11 @@ def ensemble_cases(
 def _same_cases(folders: Sequence[Path]) -> list[str]:
     cases = {folder: _cases_with_probabilities(folder) for folder in folders}
     every = set[str]().union(*cases.values())
-    findings = [f"{folder} has not: {_listed(every - own)}" for folder, own in cases.items() if every - own]
+    findings = [
+        f"{folder} has not: {listed([f'{name}.npz' for name in sorted(every - own)])}"
+        for folder, own in cases.items()
+        if every - own
+    ]
     if findings or not every:
         raise PredictionError(
             "The folders do not hold probabilities of the same cases."
@@ -177,11 +181,6 @@ def _same_cases(folders: Sequence[Path]) -> list[str]:
 def _cases_with_probabilities(folder: Path) -> set[str]:
     with storage_errors(folder):
         return {p.stem for p in folder.iterdir() if p.suffix == ".npz" and not p.name.startswith(".")}
-
-
-def _listed(names: set[str]) -> str:
-    shown = ", ".join(f"{name}.npz" for name in sorted(names)[:_MAX_NAMES])
-    return f"{shown} and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else shown
 
 
 def _ensemble(task: _Task) -> None:

@@ -13,7 +13,7 @@ from nnunet_pt.core.console import get_logger
 from nnunet_pt.core.errors import NnunetError, PredictionError
 from nnunet_pt.core.files import storage_errors
 from nnunet_pt.core.workers import CaseTask, map_cases
-from nnunet_pt.dataset.cases import shortened
+from nnunet_pt.dataset.cases import listed, shortened
 from nnunet_pt.dataset.images.base import FloatImage, Properties, rounded
 from nnunet_pt.dataset.images.registry import reader_writer_by_name
 from nnunet_pt.dataset.labels import Labels, LabelValue
@@ -25,7 +25,6 @@ __all__ = ["EvaluationSettings", "compute_metrics", "evaluate_files", "evaluate_
 
 _BYTES_PER_VOXEL = 16
 _BYTES_PER_VOXEL_SURFACE = 8  # in addition, if surfaces are compared
-_MAX_NAMES = 10
 _MAX_VALUES = 10
 _SAME_PLACE = 1e-2  # of a voxel: headers round
 
@@ -232,9 +231,9 @@ def _require_pairs(
 ) -> None:
     findings = []
     if without_reference:
-        findings.append(f"no reference in {reference_folder} for {_listed(without_reference)}")
+        findings.append(f"no reference in {reference_folder} for {listed(sorted(without_reference))}")
     if without_prediction:
-        findings.append(f"no prediction for {_listed(without_prediction)}")
+        findings.append(f"no prediction for {listed(sorted(without_prediction))}")
     if not predictions and not without_prediction:
         findings.append(f"no file that ends with {settings.file_ending}")
     if findings:
@@ -244,11 +243,6 @@ def _require_pairs(
             expected="files of the same names in both folders",
             remedy="complete the folders, or allow references without a prediction with  --chill",
         )
-
-
-def _listed(names: Collection[str]) -> str:
-    shown = ", ".join(sorted(names)[:_MAX_NAMES])
-    return f"{shown} and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else shown
 
 
 def _estimate_ram(pair: _Pair) -> int:

@@ -16,6 +16,7 @@ from nnunet_pt.core.console import get_logger, table
 from nnunet_pt.core.errors import PredictionError, UsageError
 from nnunet_pt.core.files import copy_file, make_folder, remove_leftovers, storage_errors
 from nnunet_pt.core.workers import CaseTask, InProcessExecutor, LocalExecutor, MapResult, map_cases
+from nnunet_pt.dataset.cases import listed
 from nnunet_pt.dataset.description import DatasetDescription
 from nnunet_pt.dataset.labels import Labels, LabelValue
 from nnunet_pt.evaluation.metrics import EvaluationSettings
@@ -31,7 +32,6 @@ from nnunet_pt.evaluation.summary import FILE_NAME, CaseMetrics, Summary
 from nnunet_pt.plans.plans import Plans
 
 OUTPUT_FOLDER = "postprocessed"
-_MAX_NAMES = 10
 
 _log = get_logger(__name__)
 
@@ -128,10 +128,9 @@ def determine_postprocessing(
 def _require_references(paths: Sequence[Path], folder: Path) -> None:
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
-        more = f" and {len(missing) - _MAX_NAMES} more" if len(missing) > _MAX_NAMES else ""
         raise PredictionError(
             f"{len(missing)} of {len(paths)} segmentations have no reference in {folder}.",
-            found=f"nothing called {', '.join(missing[:_MAX_NAMES])}{more}",
+            found=f"nothing called {listed(missing)}",
             expected="a reference of the same name for each segmentation",
             remedy="correct the folder of the references, or complete it",
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nnunet_pt.core.errors import PredictionError
 from nnunet_pt.core.files import storage_errors
-from nnunet_pt.dataset.cases import MAX_LISTED, Case, Discovery, discover_images, files_in, shortened
+from nnunet_pt.dataset.cases import MAX_LISTED, Case, Discovery, discover_images, files_in, listed, shortened
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,10 +148,9 @@ def _nothing_usable(
     if unnumbered:
         names = [path.name for path in unnumbered]
         example = names[0].removesuffix(ending)
-        more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
         return PredictionError(
             f"The names of the images in {where} lack the number of the channel.",
-            found=", ".join(names[:MAX_LISTED]) + more,
+            found=listed(names),
             expected=expected,
             remedy=f"rename them: {names[0]} -> {example}_0000{ending}",
         )

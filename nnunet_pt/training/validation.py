@@ -19,6 +19,7 @@ from nnunet_pt.core.console import Progress, get_logger
 from nnunet_pt.core.errors import NnunetError, StorageError, TrainingError
 from nnunet_pt.core.files import make_folder, remove_leftovers, storage_errors
 from nnunet_pt.core.resources import available_cpus
+from nnunet_pt.dataset.cases import listed
 from nnunet_pt.dataset.images.registry import reader_writer_by_name
 from nnunet_pt.dataset.labels import Labels
 from nnunet_pt.evaluation.metrics import EvaluationSettings, evaluate_folder
@@ -167,7 +168,7 @@ def _check_references(request: ValidationRequest) -> None:
     if missing:
         raise TrainingError(
             f"{folder} lacks annotations that the final validation compares with.",
-            found=f"no file for {_some(missing)}",
+            found=f"no file for {listed(missing, _NUM_SHOWN)}",
             expected=f"one file ending in {request.file_ending} for each validation case",
             remedy="run nnUNetv2_preprocess again; it copies them, and keeps what is preprocessed already",
         )
@@ -180,11 +181,6 @@ def _failed(failures: Reasons, request: ValidationRequest) -> TrainingError:
         f" the others are in {request.output}.\n  {reasons}",
         remedy="solve this, then run the same command with  --val",
     )
-
-
-def _some(cases: Sequence[str]) -> str:
-    rest = len(cases) - _NUM_SHOWN
-    return ", ".join(cases[:_NUM_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
 class _Validation:
