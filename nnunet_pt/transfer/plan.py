@@ -123,7 +123,7 @@ def _rules(network: nn.Module, source: PretrainedSource, policy: Policy, setting
         fix_token_axes=settings.fix_token_axes,
         keys=settings.target_keys or keys_of(network),
         source_keys=settings.source_keys or (adaptation.keys if adaptation is not None else None),
-        channels=(settings.source_channels or source.channel_names, settings.target_channels),
+        channels=(settings.source_channels or source.input_names, settings.target_channels),
         labels=(settings.source_labels or source.label_names, settings.target_labels),
         patch_sizes=(settings.source_patch_size or source.patch_size, settings.target_patch_size),
     )

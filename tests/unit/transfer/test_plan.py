@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,34 @@ def test_input_channels_by_name() -> None:
             strict=True,
         )
         assert all(torch.allclose(a, b, atol=1e-4) for a, b in pairs)
+
+
+def cascade(channels: tuple[str, ...], labels: tuple[str, ...]) -> dict[str, Any]:
+    """What nnU-Net says about the second stage of a cascade."""
+    return {
+        "channel_names": channels,
+        "configuration": "3d_cascade_fullres",
+        "plans": {"configurations": {"3d_cascade_fullres": {"previous_stage": "3d_lowres"}}},
+        "dataset_json": {
+            "channel_names": {str(number): name for number, name in enumerate(channels)},
+            "labels": {"background": 0, **{name: number for number, name in enumerate(labels, 1)}},
+            "numTraining": 1,
+            "file_ending": ".nii.gz",
+        },
+    }
+
+
+def test_inputs_of_a_cascade_by_name() -> None:
+    """The labels of the first stage are inputs with names, too."""
+    source, target = unet(channels=3), unet(channels=4)
+    read = source_of(source, **cascade(("T1",), ("liver", "spleen")))
+    transfer(target, read, target_channels=("FLAIR", "T1", "previous stage: spleen", "previous stage: liver"))
+    name = "encoder.stages.0.0.convs.0.conv.weight"
+    theirs, ours = source.get_parameter(name), target.get_parameter(name)
+    assert torch.allclose(ours[:, 1:], theirs[:, [0, 2, 1]] * 3 / 4)
+    assert torch.allclose(ours.sum(1), theirs.sum(1), atol=1e-6)
+    assert read.input_names == ("T1", "previous stage: liver", "previous stage: spleen")
+    assert replace(read, configuration="2d").input_names == ("T1",)
 
 
 @pytest.mark.parametrize("axes", ["shuffled", "more", "fewer"])
