@@ -22,6 +22,7 @@ __all__ = ["Action", "StageShare", "TensorTransfer", "TransferPlan", "TransferSe
 Policy = Literal["strict", "match", "adapt"]
 POLICIES: tuple[Policy, ...] = ("strict", "match", "adapt")
 _ENOUGH = 0.5
+_NOTEWORTHY = 0.1  # share of a tensor; layers that are much wider would count although they stay random
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,7 +223,7 @@ def _too_little(tensors: tuple[TensorTransfer, ...], chosen: set[str]) -> str | 
     encoder = [t for t in tensors if t.part in ("stem", "encoder") and t.target in chosen]
     counted = encoder or [t for t in tensors if t.part != "heads" and t.target in chosen]
     total, taken = sum(t.parameters for t in counted), sum(t.transferred for t in counted)
-    used = sum(t.transferred > 0 for t in counted)
+    used = sum(t.transferred >= _NOTEWORTHY * t.parameters for t in counted)
     if taken >= _ENOUGH * total or used >= _ENOUGH * len(counted):
         return None
     where = "encoder" if encoder else "network"

@@ -348,6 +348,19 @@ def test_too_little_is_refused_with_the_account(policy: Policy) -> None:
     assert transfer(target, source, policy, allow_little=True).share() == 0
 
 
+@pytest.mark.parametrize(("wider", "refused"), [(2, False), (20, True)])
+def test_much_wider_layers_stay_random(wider: int, refused: bool) -> None:
+    """All of their tensors get something, but that is next to nothing."""
+    source, target = source_of(unet(features=(2, 3, 4))), unet(features=(2 * wider, 3 * wider, 4 * wider))
+    plan = plan_transfer(target, source, policy="adapt", settings=TransferSettings(allow_little=True))
+    encoder = [t for t in plan.tensors if t.part == "encoder"]
+    assert all(t.action == "adapted" for t in encoder) and (plan.too_little is not None) == refused
+    if refused:
+        assert plan.too_little is not None and plan.too_little.startswith(f"0 of {len(encoder)} tensors")
+        with pytest.raises(CheckpointError, match="too little"):
+            plan_transfer(target, source, policy="adapt")
+
+
 def test_wrapped_names_without_a_description() -> None:
     source, target = unet("ResidualEncoderUNet"), unet("ResidualEncoderUNet")
     for prefix in ("backbone.", "model.net."):
