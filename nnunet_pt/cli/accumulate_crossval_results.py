@@ -5,9 +5,13 @@ from __future__ import annotations
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nnunet_pt.cli import _arguments as arguments
 from nnunet_pt.cli._run import Outcome, run
+
+if TYPE_CHECKING:
+    from nnunet_pt.evaluation.crossval_request import CrossvalRequest
 
 
 def build_parser() -> ArgumentParser:
@@ -58,35 +62,28 @@ def fold(text: str) -> int:
     return int(text)
 
 
-def execute(args: Namespace) -> Outcome:
-    """Accumulate and evaluate."""
-    from nnunet_pt.core.errors import StorageError
-    from nnunet_pt.core.resources import default_num_processes
-    from nnunet_pt.core.settings import Workspace
-    from nnunet_pt.dataset.cases import resolve_dataset_name
-    from nnunet_pt.evaluation.crossval import Folds, ModelName, accumulate, crossval_folder_name, references_folder
+def request(args: Namespace) -> CrossvalRequest:
+    """What the arguments ask for."""
+    from nnunet_pt.evaluation.crossval_request import CrossvalRequest
 
-    workspace = Workspace.from_environment()
-    dataset = resolve_dataset_name(args.dataset_name_or_id, workspace)
-    model = ModelName(trainer=args.tr, plans=args.p, configuration=args.c)
-    folds = Folds.survey(workspace.results / dataset, model, args.f)
-    folds.require()
-    output = args.o or folds.folder / crossval_folder_name(args.f)
-    if args.o is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise StorageError(
-            f"The output folder {output} is not empty.",
-            remedy="choose another folder, or remove it: nothing in it is overwritten",
-        )
-    dice = accumulate(
-        folds,
-        output,
-        references_folder(workspace, dataset),
-        num_processes=args.np or default_num_processes(8),
+    return CrossvalRequest(
+        dataset=args.dataset_name_or_id,
+        configuration=args.c,
+        trainer=args.tr,
+        plans_name=args.p,
+        folds=tuple(args.f),
+        output=args.o,
+        num_processes=args.np,
         progress=not args.no_pbar,
     )
-    number = len(folds.predictions)
-    text = f"{model}: mean Dice {dice:.5f} in {number} cases of folds {', '.join(map(str, args.f))}. Written: {output}"
-    return Outcome(summaries=(text,))
+
+
+def execute(args: Namespace) -> Outcome:
+    """Accumulate and evaluate."""
+    from nnunet_pt.core.settings import Workspace
+    from nnunet_pt.evaluation.crossval_request import accumulate_crossval
+
+    return Outcome(summaries=(accumulate_crossval(request(args), Workspace.from_environment()).summary(),))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

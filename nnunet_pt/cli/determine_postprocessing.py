@@ -5,9 +5,13 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nnunet_pt.cli import _arguments as arguments
 from nnunet_pt.cli._run import Outcome, run
+
+if TYPE_CHECKING:
+    from nnunet_pt.evaluation.postprocessing_requests import FindPostprocessingRequest
 
 
 def build_parser() -> ArgumentParser:
@@ -41,23 +45,26 @@ def add_descriptions(parser: ArgumentParser) -> None:
         )
 
 
-def execute(args: Namespace) -> Outcome:
-    """Determine the postprocessing."""
-    from nnunet_pt.core.resources import default_num_processes
-    from nnunet_pt.dataset.description import DatasetDescription
-    from nnunet_pt.evaluation.postprocessing import determine_postprocessing
-    from nnunet_pt.plans.plans import Plans
+def request(args: Namespace) -> FindPostprocessingRequest:
+    """What the arguments ask for."""
+    from nnunet_pt.evaluation.postprocessing_requests import FindPostprocessingRequest
 
-    result = determine_postprocessing(
-        args.i,
-        args.ref,
-        Plans.load(args.plans_json or args.i / "plans.json"),
-        DatasetDescription.load(args.dataset_json or args.i / "dataset.json"),
-        num_processes=args.np or default_num_processes(8),
+    return FindPostprocessingRequest(
+        segmentations=args.i,
+        references=args.ref,
+        plans_json=args.plans_json,
+        dataset_json=args.dataset_json,
         keep_files=not args.remove_postprocessed,
+        num_processes=args.np,
         progress=not args.no_pbar,
     )
-    return Outcome(summaries=(result.summary(),))
+
+
+def execute(args: Namespace) -> Outcome:
+    """Determine the postprocessing."""
+    from nnunet_pt.evaluation.postprocessing_requests import find_postprocessing
+
+    return Outcome(summaries=(find_postprocessing(request(args)).summary(),))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ from nnunet_pt.cli import _arguments as arguments
 from nnunet_pt.cli._run import Outcome, run
 
 if TYPE_CHECKING:
-    from nnunet_pt.preprocessing.pipeline import PreprocessRequest
+    from nnunet_pt.preprocessing.pipeline import PreprocessRequest, PreprocessResult
 
 CONFIGURATIONS = (*arguments.CONFIGURATIONS, "3d_cascade_fullres")
 
@@ -70,20 +70,30 @@ def requests(args: Namespace) -> tuple[PreprocessRequest, ...]:
 
 def execute(args: Namespace) -> Outcome:
     """Preprocess the datasets."""
-    from nnunet_pt.core.console import get_logger
     from nnunet_pt.core.settings import Workspace
     from nnunet_pt.preprocessing.pipeline import preprocess_dataset
 
     workspace = Workspace.from_environment()
     arguments.check_datasets(args.d, workspace)
     results = [preprocess_dataset(request, workspace) for request in requests(args)]
+    point_out_typing_errors(results)
+    return Outcome.of(results)
+
+
+def point_out_typing_errors(results: Sequence[PreprocessResult]) -> None:
+    """Say which configurations may have been meant by those that were skipped."""
+    from nnunet_pt.core.console import get_logger
+
     for name in dict.fromkeys(name for result in results for name in result.skipped):
         similar = difflib.get_close_matches(name, CONFIGURATIONS, 1, 0.8)
         if similar and similar[0] != name:
             get_logger().warning(f"There was no configuration {name}; did you mean {similar[0]}?")
-    return Outcome.of(results)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     return run(build_parser(), execute, argv, ignore_unknown=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
