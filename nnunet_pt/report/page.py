@@ -33,6 +33,8 @@ Cell = str | float | int | None
 COLOURS: Final = ("#3f7fe0", "#e08a1e", "#2fa37c", "#c9527a", "#8b6fd6", "#8a9a2b", "#2f9fc4", "#b0734a")
 MISSING: Final = "\N{EN DASH}"
 _MAX_COLOURS: Final = 256
+_WEBP_QUALITY: Final = 88
+_MUCH_SMALLER: Final = 0.5
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 _FIGURE_STYLE: Final[dict[Any, Any]] = {
     "svg.fonttype": "none",  # text stays text: small, searchable, in the font of the page
@@ -164,7 +166,8 @@ def _cell(value: Cell, kind: str) -> str:
         return f'<td{kind} data-value="">{MISSING}</td>'
     if isinstance(value, str):
         return f"<td{kind}>{escape(value)}</td>"
-    return f'<td{kind} data-value="{value!s}">{number(value)}</td>'
+    raw = str(value).replace("inf", "Infinity")  # as the script knows it
+    return f'<td{kind} data-value="{raw}">{number(value)}</td>'
 
 
 def number(value: float | int) -> str:
@@ -175,6 +178,8 @@ def number(value: float | int) -> str:
     """
     if _is_missing(value):
         return MISSING
+    if math.isinf(value):
+        return "\N{INFINITY}" if value > 0 else "-\N{INFINITY}"
     if isinstance(value, (int, np.integer)) or (float(value).is_integer() and 1000 <= abs(value) < 1e15):
         return f"{int(value):,}"
     if 1000 <= abs(value) < 1e15:
@@ -238,7 +243,6 @@ def _inline_svg(document: str, alt: str, width_px: int) -> str:
     content = re.sub(r' id="([^"]*)"', lambda m: f' id="f{prefix}-{m[1]}"' if m[1] in used else "", content)
     content = re.sub(r"(url\(#|href=\"#)", rf"\g<1>f{prefix}-", content)
     content = re.sub(r"(fill|stroke): #000000\b", r"\1: currentColor", content)
-    content = content.replace('<text style="', '<text fill="currentColor" style="')
     box = re.search(r'viewBox="[^"]*"', content)
     opening = (
         f'<svg {box[0] if box else ""} role="img" aria-label="{escape(alt)}" style="max-width:{width_px}px" '
@@ -258,32 +262,45 @@ def svg(drawing: str, caption: str) -> str:
 
 
 def picture(rgb_hwc: NDArray[np.uint8], caption: str, alt: str) -> str:
-    """An image as inline PNG of at most 256 colours, which keeps pages small.
+    """An image within the page: as PNG of at most 256 colours or, where that is much smaller, as WebP.
 
     Args:
         rgb_hwc: (height, width, 3).
         caption: Text below.
         alt: What there is to see, for people who cannot see it.
     """
-    from PIL import Image
+    kind, content = _encoded(rgb_hwc)
+    data = base64.b64encode(content).decode("ascii")
+    height, width = rgb_hwc.shape[:2]
+    element = f'<img src="data:image/{kind};base64,{data}" alt="{escape(alt)}" width="{width}" height="{height}">'
+    return _captioned(element, caption)
+
+
+def _encoded(rgb_hwc: NDArray[np.uint8]) -> tuple[str, bytes]:
+    from PIL import Image, features
 
     image = Image.fromarray(np.ascontiguousarray(rgb_hwc))
-    small = image.quantize(_MAX_COLOURS, dither=Image.Dither.NONE)
-    buffer = io.BytesIO()
-    small.save(buffer, "PNG", optimize=True)
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    height, width = rgb_hwc.shape[:2]
-    element = f'<img src="data:image/png;base64,{data}" alt="{escape(alt)}" width="{width}" height="{height}">'
-    return _captioned(element, caption)
+    png, webp = io.BytesIO(), io.BytesIO()
+    image.quantize(_MAX_COLOURS, dither=Image.Dither.NONE).save(png, "PNG", optimize=True)
+    if features.check("webp"):
+        image.save(webp, "WEBP", quality=_WEBP_QUALITY)
+        if len(webp.getvalue()) < _MUCH_SMALLER * len(png.getvalue()):
+            return "webp", webp.getvalue()
+    return "png", png.getvalue()
 
 
 def _captioned(element: str, caption: str) -> str:
     return f"<figure>{element}" + (f"<figcaption>{escape(caption)}</figcaption>" if caption else "") + "</figure>"
 
 
-def gallery(pictures: Iterable[str]) -> str:
-    """Pictures side by side, as many in a row as there is room for."""
-    return f'<div class="gallery">{"".join(pictures)}</div>'
+def gallery(pictures: Iterable[str], *, wide: bool = False) -> str:
+    """Pictures side by side, as many in a row as there is room for.
+
+    Args:
+        pictures: Made by :func:`picture`.
+        wide: At most two in a row.
+    """
+    return f'<div class="gallery{" wide" if wide else ""}">{"".join(pictures)}</div>'
 
 
 def legend(entries: Iterable[tuple[str, str]]) -> str:

@@ -32,12 +32,12 @@ code { font: .92em ui-monospace, SFMono-Regular, Menlo, "DejaVu Sans Mono", mono
 .warning { border: 1px solid var(--warn-line); border-left-width: 4px; background: var(--warn-back);
   color: var(--warn);
   border-radius: .4rem; padding: .55rem .9rem; margin: .8rem 0; max-width: none; }
-.facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: .7rem;
+.facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: .7rem;
   margin: .9rem 0 1.1rem; }
 .facts div { background: var(--card); border: 1px solid var(--line); border-radius: .55rem;
   padding: .55rem .85rem .65rem; }
 .facts dt { color: var(--soft); font-size: .83rem; }
-.facts dd { margin: 0; font-size: 1.15rem; font-weight: 600; line-height: 1.35; font-variant-numeric: tabular-nums;
+.facts dd { margin: 0; font-size: 1.05rem; font-weight: 600; line-height: 1.35; font-variant-numeric: tabular-nums;
   overflow-wrap: anywhere; }
 .scroll { overflow: auto; max-height: 34rem; border: 1px solid var(--line); border-radius: .55rem;
   background: var(--card);
@@ -56,13 +56,15 @@ th button::after { content: "\\2195"; opacity: .35; margin-left: .3em; font-weig
 th[aria-sort=ascending] button::after { content: "\\2191"; opacity: 1; }
 th[aria-sort=descending] button::after { content: "\\2193"; opacity: 1; }
 figure { margin: .8rem 0 1.3rem; }
-figure svg { display: block; width: 100%; height: auto; color: var(--text); }
+figure svg { display: block; width: 100%; height: auto; color: var(--text); fill: currentColor; }
 figure svg text { font-family: inherit !important; }
 figure img { display: block; max-width: 100%; border-radius: .4rem; background: #000; }
 figcaption { color: var(--soft); font-size: .88rem; margin-top: .35rem; max-width: 52rem; overflow-wrap: anywhere; }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: 1rem;
   margin: .9rem 0 1.1rem; }
-.gallery figure { margin: 0; } .gallery img { width: 100%; height: auto; }
+.gallery.wide { grid-template-columns: repeat(auto-fill, minmax(min(26rem, 100%), 1fr)); }
+.gallery figure { margin: 0; } .gallery img { width: 100%; height: auto; max-height: 22rem;
+  object-fit: contain; }
 .legend { display: flex; flex-wrap: wrap; gap: .3rem 1.1rem; list-style: none; margin: .5rem 0 .9rem; padding: 0;
   font-size: .9rem; }
 .legend i { display: inline-block; width: .8rem; height: .8rem; border-radius: .2rem; margin-right: .4rem;
