@@ -105,6 +105,8 @@ class Settings:
         wandb_mode: ``nnUNet_wandb_mode``.
         job_id: ``SLURM_JOB_ID``, else ``LSB_JOBID``.
         cpus_per_task: ``SLURM_CPUS_PER_TASK``.
+        job_memory_mb: Memory that SLURM has granted on this node in MiB: ``SLURM_MEM_PER_NODE``, or
+            ``SLURM_MEM_PER_CPU`` times ``SLURM_CPUS_ON_NODE``.
         pretrained_models: ``nnssl_pretrained_models``, where downloaded checkpoints go.
         launch: How this process was started as one of several; None if it stands alone.
     """
@@ -123,6 +125,7 @@ class Settings:
     wandb_mode: str = "online"
     job_id: str | None = None
     cpus_per_task: int | None = None
+    job_memory_mb: int | None = None
     pretrained_models: Path | None = None
     launch: Launch | None = None
 
@@ -155,6 +158,7 @@ class Settings:
             wandb_mode=env.get("nnUNet_wandb_mode") or "online",
             job_id=env.get("SLURM_JOB_ID") or env.get("LSB_JOBID") or None,
             cpus_per_task=_integer(env, "SLURM_CPUS_PER_TASK", minimum=1),
+            job_memory_mb=_job_memory_mb(env),
             pretrained_models=_folder(env, "nnssl_pretrained_models"),
             launch=Launch.from_environment(env),
         )
@@ -248,6 +252,13 @@ def _lenient_integer(env: Mapping[str, str], name: str, default: int) -> int:
         return int(env.get(name, ""))
     except ValueError:
         return default
+
+
+def _job_memory_mb(env: Mapping[str, str]) -> int | None:
+    """None without a job, and for jobs that may take all (``--mem=0``)."""
+    per_cpu = _lenient_integer(env, "SLURM_MEM_PER_CPU", 0)
+    granted = _lenient_integer(env, "SLURM_MEM_PER_NODE", per_cpu * _lenient_integer(env, "SLURM_CPUS_ON_NODE", 1))
+    return granted if granted > 0 else None
 
 
 def _switch(env: Mapping[str, str], name: str) -> bool:
