@@ -146,7 +146,9 @@ def strips(panel: Axes, rows: Sequence[Sequence[float]], names: Sequence[str]) -
             rasterized=many,
         )
         if len(values):
-            panel.vlines(float(np.median(values)), index - 0.36, index + 0.36, color=_MEDIAN_COLOUR, linewidth=2.5)
+            panel.vlines(
+                float(np.median(values)), index - 0.36, index + 0.36, color=_MEDIAN_COLOUR, linewidth=2, zorder=4
+            )
     panel.set_yticks(range(len(names)), [_shortened(name) for name in names])
     panel.set_ylim(len(names) - 0.4, -0.6)
     panel.grid(axis="y", visible=False)

@@ -24,6 +24,7 @@ from nnunet_pt.report.page import (
     legend,
     number,
     picture,
+    sizes,
     table,
     text,
     warning,
@@ -32,7 +33,6 @@ from nnunet_pt.report.slices import CT_WINDOW, IGNORED_COLOUR, class_colour, css
 
 MAX_OUTLIERS: Final = 200
 FEW_CLASSES: Final = 24
-_TIMES: Final = "\N{NARROW NO-BREAK SPACE}\N{MULTIPLICATION SIGN}\N{NARROW NO-BREAK SPACE}"
 
 
 def sections(content: DatasetContent) -> list[Section]:
@@ -56,8 +56,8 @@ def overview(content: DatasetContent) -> Section:
         "Channels": ", ".join(description.channel_names),
         "Regions" if content.labels.has_regions else "Labels": f"{len(content.class_members)}"
         + (" + ignore" if content.labels.has_ignore_label else ""),
-        "Median shape": _sizes(np.median([c.shape[1:] if content.is_2d else c.shape for c in cases], axis=0)),
-        **({} if content.is_2d else {"Median spacing (mm)": _sizes(np.median([c.spacing for c in cases], axis=0))}),
+        "Median shape": sizes(np.median([c.shape[1:] if content.is_2d else c.shape for c in cases], axis=0)),
+        **({} if content.is_2d else {"Median spacing (mm)": sizes(np.median([c.spacing for c in cases], axis=0))}),
         "Foreground": _percent(float(np.median([_foreground_share(content, c) for c in cases]))),
         "Files": description.file_ending,
         "Read by": content.reader_name,
@@ -161,7 +161,7 @@ def geometry(content: DatasetContent) -> Section:
     if content.is_2d:
         lead = "How large the images are."
     elif len(spacings) == 1:
-        lead = f"All cases have the spacing {_sizes(next(iter(spacings)))} mm."
+        lead = f"All cases have the spacing {sizes(next(iter(spacings)))} mm."
     else:
         lead = f"There are {len(spacings)} different spacings (to three digits)."
     if content.fingerprint is not None:
@@ -253,8 +253,8 @@ def all_cases(content: DatasetContent) -> Section:
     header += ["classes", "foreground (%)", *(f"median {name}" for name in names)]
     rows: list[list[Cell]] = []
     for case in content.cases:
-        row: list[Cell] = [case.case, _sizes(case.shape[1:] if flat else case.shape), int(np.prod(case.shape))]
-        row += [] if flat else [_sizes(case.spacing), _sizes(case.extent)]
+        row: list[Cell] = [case.case, sizes(case.shape[1:] if flat else case.shape), int(np.prod(case.shape))]
+        row += [] if flat else [sizes(case.spacing), sizes(case.extent)]
         row += [case.orientation] if several_orientations else []
         row += [
             sum(case.class_voxels(members) > 0 for members in content.class_members.values()),
@@ -283,10 +283,6 @@ def _counted(problems: Sequence[tuple[str, str]]) -> str:
 
 def _foreground_share(content: DatasetContent, case: CaseFacts) -> float:
     return case.class_voxels(content.labels.foreground_labels) / max(1, sum(case.voxels.values()))
-
-
-def _sizes(values: Sequence[float] | np.ndarray) -> str:
-    return _TIMES.join(f"{float(v):.4g}" for v in values)
 
 
 def _percent(share: float) -> str:

@@ -31,6 +31,7 @@ Cell = str | float | int | None
 
 # Readable on white and on near-black; the first ones also when printed in grey.
 COLOURS: Final = ("#3f7fe0", "#e08a1e", "#2fa37c", "#c9527a", "#8b6fd6", "#8a9a2b", "#2f9fc4", "#b0734a")
+TIMES: Final = "\N{NARROW NO-BREAK SPACE}\N{MULTIPLICATION SIGN}\N{NARROW NO-BREAK SPACE}"
 MISSING: Final = "\N{EN DASH}"
 _MAX_COLOURS: Final = 256
 _WEBP_QUALITY: Final = 88
@@ -187,6 +188,11 @@ def number(value: float | int) -> str:
     return f"{value:.4g}"
 
 
+def sizes(values: Iterable[float | None]) -> str:
+    """Numbers of the axes with a multiplication sign between them; "own" for those that each case has its own of."""
+    return TIMES.join("own" if value is None else number(float(f"{value:.4g}")) for value in values)
+
+
 def figure(fig: Figure, caption: str, alt: str) -> str:
     """A matplotlib figure as inline SVG. What is drawn in black takes the colour of the text of the page.
 
@@ -237,11 +243,7 @@ def hide_axes(axes: Axes) -> None:
 def _inline_svg(document: str, alt: str, width_px: int) -> str:
     """The ``svg`` element alone, in the text colour, with names that no other figure of the page has."""
     content = document[document.index("<svg") :]
-    content = re.sub(r"<metadata>.*?</metadata>", "", content, flags=re.DOTALL)
-    prefix = blake2b(content.encode(), digest_size=4).hexdigest()
-    used = set(re.findall(r"(?:url\(#|href=\"#)([^)\"]+)", content))
-    content = re.sub(r' id="([^"]*)"', lambda m: f' id="f{prefix}-{m[1]}"' if m[1] in used else "", content)
-    content = re.sub(r"(url\(#|href=\"#)", rf"\g<1>f{prefix}-", content)
+    content = _with_own_names(re.sub(r"<metadata>.*?</metadata>", "", content, flags=re.DOTALL))
     content = re.sub(r"(fill|stroke): #000000\b", r"\1: currentColor", content)
     box = re.search(r'viewBox="[^"]*"', content)
     opening = (
@@ -251,6 +253,14 @@ def _inline_svg(document: str, alt: str, width_px: int) -> str:
     return re.sub(r"\n\s*", "\n", opening + content[content.index(">") + 1 :].strip())
 
 
+def _with_own_names(drawing: str) -> str:
+    """The drawing with names for its parts that no other drawing of the page has; unused names are dropped."""
+    prefix = blake2b(drawing.encode(), digest_size=4).hexdigest()
+    used = set(re.findall(r"(?:url\(#|href=\"#)([^)\"]+)", drawing))
+    drawing = re.sub(r' id="([^"]*)"', lambda m: f' id="f{prefix}-{m[1]}"' if m[1] in used else "", drawing)
+    return re.sub(r"(url\(#|href=\"#)", rf"\g<1>f{prefix}-", drawing)
+
+
 def svg(drawing: str, caption: str) -> str:
     """An ``svg`` element written by hand, as a figure.
 
@@ -258,7 +268,7 @@ def svg(drawing: str, caption: str) -> str:
         drawing: The element; its texts are escaped already.
         caption: Text below.
     """
-    return _captioned(drawing, caption)
+    return _captioned(_with_own_names(drawing), caption)
 
 
 def picture(rgb_hwc: NDArray[np.uint8], caption: str, alt: str) -> str:

@@ -32,12 +32,12 @@ code { font: .92em ui-monospace, SFMono-Regular, Menlo, "DejaVu Sans Mono", mono
 .warning { border: 1px solid var(--warn-line); border-left-width: 4px; background: var(--warn-back);
   color: var(--warn);
   border-radius: .4rem; padding: .55rem .9rem; margin: .8rem 0; max-width: none; }
-.facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: .7rem;
+.facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(11.5rem, 1fr)); gap: .7rem;
   margin: .9rem 0 1.1rem; }
 .facts div { background: var(--card); border: 1px solid var(--line); border-radius: .55rem;
   padding: .55rem .85rem .65rem; }
 .facts dt { color: var(--soft); font-size: .83rem; }
-.facts dd { margin: 0; font-size: 1.05rem; font-weight: 600; line-height: 1.35; font-variant-numeric: tabular-nums;
+.facts dd { margin: 0; font-size: 1rem; font-weight: 600; line-height: 1.35; font-variant-numeric: tabular-nums;
   overflow-wrap: anywhere; }
 .scroll { overflow: auto; max-height: 34rem; border: 1px solid var(--line); border-radius: .55rem;
   background: var(--card);
