@@ -329,8 +329,13 @@ def facts(pairs: Mapping[str, str]) -> str:
     Args:
         pairs: Name -> value.
     """
-    tiles = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in pairs.items())
+    tiles = "".join(f"<div><dt>{escape(name)}</dt><dd>{_breakable(value)}</dd></div>" for name, value in pairs.items())
     return f'<dl class="facts">{tiles}</dl>'
+
+
+def _breakable(value: str) -> str:
+    """Escaped, and long names such as ResidualEncoderUNet may be broken between their words."""
+    return "<wbr>".join(map(escape, re.split(r"(?<=[a-z])(?=[A-Z])", value)))
 
 
 def heading(text_: str) -> str:

@@ -14,7 +14,7 @@ STYLE: Final = """
 html { scroll-behavior: smooth; scroll-padding-top: 1rem; }
 body { font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; color: var(--text);
   background: var(--page); margin: 0 auto; max-width: 84rem; padding: 2rem 1.5rem 4rem; display: grid;
-  grid-template-columns: 12.5rem minmax(0, 1fr); column-gap: 2.5rem; align-items: start; }
+  grid-template-columns: 11.5rem minmax(0, 1fr); column-gap: 2rem; align-items: start; }
 header { grid-column: 1 / -1; border-bottom: 1px solid var(--line); margin-bottom: 1.75rem; padding-bottom: 1rem; }
 h1 { font-size: 1.75rem; line-height: 1.25; margin: 0; letter-spacing: -.01em; overflow-wrap: anywhere; }
 header p { margin: .35rem 0 0; color: var(--soft); overflow-wrap: anywhere; }
@@ -32,7 +32,7 @@ code { font: .92em ui-monospace, SFMono-Regular, Menlo, "DejaVu Sans Mono", mono
 .warning { border: 1px solid var(--warn-line); border-left-width: 4px; background: var(--warn-back);
   color: var(--warn);
   border-radius: .4rem; padding: .55rem .9rem; margin: .8rem 0; max-width: none; }
-.facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(11.5rem, 1fr)); gap: .7rem;
+.facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(12.5rem, 1fr)); gap: .7rem;
   margin: .9rem 0 1.1rem; }
 .facts div { background: var(--card); border: 1px solid var(--line); border-radius: .55rem;
   padding: .55rem .85rem .65rem; }
@@ -43,8 +43,8 @@ code { font: .92em ui-monospace, SFMono-Regular, Menlo, "DejaVu Sans Mono", mono
   background: var(--card);
   margin: .8rem 0 1.1rem; width: fit-content; max-width: 100%; }
 table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; color: var(--soft); padding: .6rem .85rem .2rem; }
-th, td { padding: .34rem .85rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
+caption { text-align: left; color: var(--soft); padding: .6rem .7rem .2rem; }
+th, td { padding: .34rem .7rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 tbody tr:last-child td { border-bottom: 0; } tbody tr:hover { background: var(--stripe); }
 th { position: sticky; top: 0; background: var(--card); color: var(--soft); font-weight: 600; font-size: .85rem;
   vertical-align: bottom; box-shadow: inset 0 -1px var(--line); }

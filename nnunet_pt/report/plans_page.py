@@ -199,14 +199,14 @@ def _overview(
             sizes(p.configuration.spacing),
             sizes(p.configuration.median_image_size_in_voxels),
             p.configuration.architecture.short_name,
-            None if p.parameters is None else round(p.parameters / 1e6, 1),
-            None if p.memory_gb is None else round(p.memory_gb, 1),
+            None if p.parameters is None else float(f"{p.parameters / 1e6:.3g}"),
+            None if p.memory_gb is None else float(f"{p.memory_gb:.2g}"),
         ]
         for p in planned
     ]
     header = (
-        "configuration", "patch (voxels)", "batch", "spacing (mm)", "median image (voxels)", "network",
-        "parameters (million)", "GPU memory (GB)",
+        "configuration", "patch", "batch", "spacing (mm)", "median image", "network", "parameters (million)",
+        "memory (GB)",
     )  # fmt: skip
     body += table(rows, header)
     body += text(
@@ -215,8 +215,9 @@ def _overview(
     )
     if plans.transpose_forward != (0, 1, 2):
         body += text(f"Image axes are reordered to {', '.join(map(str, plans.transpose_forward))} first.")
-    names = ", ".join(plans.configuration_names)
-    return Section("Overview", body, f"{len(plans.configuration_names)} configurations: {names}.")
+    names = plans.configuration_names
+    many = "One configuration" if len(names) == 1 else f"{len(names)} configurations"
+    return Section("Overview", body, f"{many}: {', '.join(names)}.")
 
 
 def _configuration_section(planned: _Planned, description: DatasetDescription | None) -> Section:
@@ -225,9 +226,9 @@ def _configuration_section(planned: _Planned, description: DatasetDescription | 
         "Patch": sizes(c.patch_size),
         "Batch": f"{c.batch_size} patches",
         "Spacing (mm)": sizes(c.spacing),
-        "Patch covers": TIMES.join(f"{share:.0%}" for share in planned.coverage),
+        "Patch covers": _coverage(planned),
         "Network": c.architecture.short_name,
-        "Parameters": "unknown" if planned.parameters is None else f"{planned.parameters / 1e6:.1f} million",
+        "Parameters": _millions(planned.parameters),
         "GPU memory": _gigabytes(planned.memory_gb),
         "Dice of a batch": "as one" if c.batch_dice else "patch by patch",
     }
@@ -343,6 +344,18 @@ def _pretraining(plans: Plans) -> Section:
     if cited:
         body += text("Please cite:") + "".join(text(line) for line in cited)
     return Section("Pre-training", body, "These plans follow a pre-trained network, whose weights are transferred.")
+
+
+def _coverage(planned: _Planned) -> str:
+    if all(share >= 1 for share in planned.coverage):
+        return "the whole image"
+    return TIMES.join(f"{share:.0%}" for share in planned.coverage)
+
+
+def _millions(parameters: int | None) -> str:
+    if parameters is None:
+        return "unknown"
+    return f"{parameters / 1e6:.3g} million" if parameters >= 1e5 else f"{parameters:,}"
 
 
 def _gigabytes(memory: float | None) -> str:
