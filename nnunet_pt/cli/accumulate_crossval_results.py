@@ -18,20 +18,24 @@ def build_parser() -> ArgumentParser:
     """The parser of this command."""
     parser = arguments.make_parser(
         "nnUNetv2_accumulate_crossval_results",
-        "Copy the validation predictions of all folds of a model into one folder and evaluate them together.",
+        "Copy the validation predictions of all folds of a model into one folder and evaluate them together. "
+        "nnUNetv2_find_best_configuration does it by itself.",
         """
         nnUNetv2_accumulate_crossval_results 4 -c 3d_fullres
         nnUNetv2_accumulate_crossval_results 4 -c 2d -f 0 1 2 -o /data/crossval_2d
         """,
     )
-    parser.add_argument(
-        "dataset_name_or_id",
-        metavar="DATASET",
-        type=arguments.dataset_reference,
-        help="4, or Dataset004_Hippocampus",
+    required = arguments.group(parser, arguments.REQUIRED)
+    required.add_argument(
+        "dataset_name_or_id", metavar="DATASET", type=arguments.dataset_reference, help=arguments.DATASET_HELP
     )
-    parser.add_argument("-c", metavar="NAME", required=True, help="configuration: 2d, 3d_fullres...")
-    parser.add_argument(
+    required.add_argument(
+        "-c",
+        metavar="NAME",
+        required=True,
+        help="configuration of the model: 2d, 3d_fullres, 3d_lowres or 3d_cascade_fullres",
+    )
+    arguments.group(parser, arguments.WRITTEN).add_argument(
         "-o",
         metavar="FOLDER",
         type=Path,
@@ -39,8 +43,11 @@ def build_parser() -> ArgumentParser:
         "which is replaced)",
     )
     add_folds(parser)
-    parser.add_argument("-p", metavar="NAME", default="nnUNetPlans", help="plans (default: %(default)s)")
-    parser.add_argument("-tr", metavar="NAME", default="nnUNetTrainer", help="trainer (default: %(default)s)")
+    subject = arguments.group(parser, arguments.SUBJECT)
+    subject.add_argument("-p", metavar="NAME", default="nnUNetPlans", help="plans of the model (default: %(default)s)")
+    subject.add_argument(
+        "-tr", metavar="NAME", default="nnUNetTrainer", help="trainer of the model (default: %(default)s)"
+    )
     arguments.add_processes(parser)
     arguments.add_output(parser)
     return parser
@@ -48,8 +55,13 @@ def build_parser() -> ArgumentParser:
 
 def add_folds(parser: ArgumentParser) -> None:
     """``-f``: the folds of a cross-validation."""
-    parser.add_argument(
-        "-f", metavar="FOLD", type=fold, nargs="+", default=[0, 1, 2, 3, 4], help="folds (default: 0 1 2 3 4)"
+    arguments.group(parser, arguments.SUBJECT).add_argument(
+        "-f",
+        metavar="FOLD",
+        type=fold,
+        nargs="+",
+        default=[0, 1, 2, 3, 4],
+        help="folds, which must be trained and validated (default: 0 1 2 3 4)",
     )
 
 
@@ -83,7 +95,7 @@ def execute(args: Namespace) -> Outcome:
     from nnunet_pt.core.settings import Workspace
     from nnunet_pt.evaluation.crossval_request import accumulate_crossval
 
-    return Outcome(summaries=(accumulate_crossval(request(args), Workspace.from_environment()).summary(),))
+    return Outcome.of([accumulate_crossval(request(args), Workspace.from_environment())])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -25,14 +25,17 @@ def build_parser() -> ArgumentParser:
         nnUNetv2_apply_postprocessing -i out -o out_pp -pp_pkl_file MODEL_FOLDER/postprocessing.pkl
         """,
     )
-    parser.add_argument("-i", metavar="FOLDER", type=Path, required=True, help="folder of segmentations")
-    parser.add_argument("-o", metavar="FOLDER", type=Path, required=True, help="output folder")
-    parser.add_argument(
+    required = arguments.group(parser, arguments.REQUIRED)
+    required.add_argument("-i", metavar="FOLDER", type=Path, required=True, help="folder of segmentations")
+    required.add_argument(
+        "-o", metavar="FOLDER", type=Path, required=True, help="output folder; it is made if necessary"
+    )
+    required.add_argument(
         "-pp_pkl_file",
         metavar="FILE",
         type=Path,
         required=True,
-        help="postprocessing.pkl, or postprocessing.json",
+        help="postprocessing.pkl or postprocessing.json, which the two commands above write",
     )
     arguments.add_processes(parser)
     add_descriptions(parser)

@@ -26,11 +26,14 @@ def build_parser() -> ArgumentParser:
         nnUNetv2_determine_postprocessing -i out -ref labelsTr -plans_json plans.json -dataset_json dataset.json
         """,
     )
-    parser.add_argument("-i", metavar="FOLDER", type=Path, required=True, help="folder of segmentations")
-    parser.add_argument("-ref", metavar="FOLDER", type=Path, required=True, help="folder of the annotations")
+    required = arguments.group(parser, arguments.REQUIRED)
+    required.add_argument("-i", metavar="FOLDER", type=Path, required=True, help="folder of segmentations")
+    required.add_argument(
+        "-ref", metavar="FOLDER", type=Path, required=True, help="folder of annotations with the same file names"
+    )
     add_descriptions(parser)
     arguments.add_processes(parser)
-    parser.add_argument(
+    arguments.group(parser, arguments.WRITTEN).add_argument(
         "--remove_postprocessed", action="store_true", help="do not keep the postprocessed segmentations"
     )
     arguments.add_output(parser)
@@ -40,8 +43,11 @@ def build_parser() -> ArgumentParser:
 def add_descriptions(parser: ArgumentParser) -> None:
     """``-plans_json`` and ``-dataset_json``."""
     for name, says in (("plans", "how the files are read"), ("dataset", "what the labels are")):
-        parser.add_argument(
-            f"-{name}_json", metavar="FILE", type=Path, help=f"says {says} (default: {name}.json in the input folder)"
+        arguments.group(parser, arguments.METHOD).add_argument(
+            f"-{name}_json",
+            metavar="FILE",
+            type=Path,
+            help=f"file that says {says} (default: {name}.json in the input folder)",
         )
 
 
@@ -64,7 +70,7 @@ def execute(args: Namespace) -> Outcome:
     """Determine the postprocessing."""
     from nnunet_pt.evaluation.postprocessing_requests import find_postprocessing
 
-    return Outcome(summaries=(find_postprocessing(request(args)).summary(),))
+    return Outcome.of([find_postprocessing(request(args))])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

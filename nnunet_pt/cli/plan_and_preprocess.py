@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nnunet_pt.cli import _arguments as arguments
+from nnunet_pt.cli._facts import facts_of
 from nnunet_pt.cli._run import Outcome, run
 from nnunet_pt.cli.preprocess import point_out_typing_errors
 
@@ -18,8 +19,8 @@ def build_parser() -> ArgumentParser:
     """The parser of this command."""
     parser = arguments.make_parser(
         "nnUNetv2_plan_and_preprocess",
-        "Extract the fingerprint, plan the experiment and preprocess the data of one or several datasets. Started "
-        "again after an interruption, it goes on where it stopped.",
+        "Get datasets of nnUNet_raw ready for training: measure them (fingerprint), decide how to train (plans), and "
+        "preprocess the data. Started again after an interruption, it goes on where it stopped.",
         """
         nnUNetv2_plan_and_preprocess -d 4 --verify_dataset_integrity
         nnUNetv2_plan_and_preprocess -d 4 15 16 -c 3d_fullres -np 4
@@ -28,9 +29,10 @@ def build_parser() -> ArgumentParser:
     )
     arguments.add_datasets(parser)
     arguments.add_extractor(parser)
-    arguments.add_processes(parser, "-npfp")
-    parser.add_argument("--no_pp", action="store_true", help="stop after planning; no preprocessing")
-    parser.add_argument(
+    arguments.add_processes(parser, "-npfp", "worker processes that measure")
+    method = arguments.group(parser, arguments.METHOD)
+    method.add_argument("--no_pp", action="store_true", help="stop after planning; no preprocessing")
+    method.add_argument(
         "--clean",
         action="store_true",
         help="start over: measure again and delete preprocessed cases; without it, whatever is still valid is kept",
@@ -73,7 +75,11 @@ def execute(args: Namespace) -> Outcome:
 
     result = plan_and_preprocess(request(args), Workspace.from_environment())
     point_out_typing_errors(result.preprocessed)
-    return Outcome(summaries=result.summaries(), failures=tuple(failure.case for failure in result.failures))
+    return Outcome(
+        summaries=result.summaries(),
+        failures=tuple(failure.case for failure in result.failures),
+        results=(facts_of(result),),
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -17,8 +17,8 @@ def build_parser() -> ArgumentParser:
     """The parser of this command."""
     parser = arguments.make_parser(
         "nnUNetv2_plan_experiment",
-        "Choose spacing, patch and batch size, normalisation and network topology from a dataset's fingerprint and "
-        "write nnUNet_preprocessed/DATASET/PLANS_NAME.json.",
+        "Choose spacing, patch and batch size, normalisation and network topology from the fingerprints of datasets "
+        "and write nnUNet_preprocessed/DATASET/PLANS_NAME.json: the second step of nnUNetv2_plan_and_preprocess.",
         """
         nnUNetv2_plan_experiment -d 4
         nnUNetv2_plan_experiment -d 15 -pl nnUNetPlannerResEncL
@@ -55,7 +55,7 @@ def execute(args: Namespace) -> Outcome:
 
     workspace = Workspace.from_environment()
     arguments.check_datasets(args.d, workspace)
-    return Outcome(summaries=tuple(planned.summary() for planned in plan_and_show(requests(args), workspace)))
+    return Outcome.of(plan_and_show(requests(args), workspace))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

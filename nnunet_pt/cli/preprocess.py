@@ -20,8 +20,9 @@ def build_parser() -> ArgumentParser:
     """The parser of this command."""
     parser = arguments.make_parser(
         "nnUNetv2_preprocess",
-        "Crop, normalise and resample all cases as the plans say and write them to nnUNet_preprocessed/DATASET. "
-        "Started again after an interruption, it redoes only what is missing or out of date.",
+        "Crop, normalise and resample all cases as the plans say and write them to nnUNet_preprocessed/DATASET: the "
+        "last step of nnUNetv2_plan_and_preprocess. Started again after an interruption, it redoes only what is "
+        "missing or out of date.",
         """
         nnUNetv2_preprocess -d 4 -c 3d_fullres
         nnUNetv2_preprocess -d 15 -plans_name pretrainPlans -c 2d 3d_fullres -np 8 4 --max_ram_gb 24
@@ -29,16 +30,17 @@ def build_parser() -> ArgumentParser:
         """,
     )
     arguments.add_datasets(parser)
-    parser.add_argument(
+    arguments.group(parser, arguments.SUBJECT).add_argument(
         "-plans_name",
         "-p",
         metavar="NAME",
         default="nnUNetPlans",
-        help="plans to follow (default: %(default)s)",
+        help="plans to follow, NAME.json in the dataset's folder (default: %(default)s)",
     )
     arguments.add_configurations(parser)
-    parser.add_argument("--clean", action="store_true", help="delete what is there and start over")
-    parser.add_argument(
+    method = arguments.group(parser, arguments.METHOD)
+    method.add_argument("--clean", action="store_true", help="delete what is there and start over")
+    method.add_argument(
         "--verify",
         action="store_true",
         help="read every preprocessed case, and rebuild those that are damaged on disk",

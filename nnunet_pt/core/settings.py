@@ -78,12 +78,47 @@ class Launch:
         return None
 
 
+def process_number() -> int | None:
+    """Number of this process if a launcher started it as one of several; what is wrong there is said elsewhere."""
+    try:
+        launch = Launch.from_environment(os.environ)
+    except SettingsError:
+        return None
+    return None if launch is None else launch.rank
+
+
 def first_host(node_list: str) -> str:
     """The first host of a list as SLURM writes it: ``node[07-09,12],login1`` -> ``node07``."""
     first = re.match(r"[^,\[]+(\[([^],-]+)[^]]*\][^,\[]*)?", node_list)
     if first is None:
         return node_list
     return re.sub(r"\[([^],-]+)[^]]*\]", r"\1", first.group())
+
+
+@dataclass(frozen=True, slots=True)
+class ColourWishes:
+    """What the environment says about coloured output.
+
+    Attributes:
+        no_color: ``NO_COLOR`` is not empty: no colours anywhere (https://no-color.org).
+        force_color: ``FORCE_COLOR`` is not empty and no word for "no": colours even without a terminal.
+        dumb: ``TERM`` is ``dumb``: the terminal can only show text.
+    """
+
+    no_color: bool
+    force_color: bool
+    dumb: bool
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> ColourWishes:
+        """Parse the environment; that of the process by default."""
+        env = os.environ if environ is None else environ
+        forced = env.get("FORCE_COLOR", "")
+        return cls(bool(env.get("NO_COLOR")), bool(forced) and forced not in FALSE_WORDS, env.get("TERM") == "dumb")
+
+    def allow(self, *, terminal: bool) -> bool:
+        """Whether to colour what is written to a terminal, or to something else."""
+        return not self.no_color and (self.force_color or (terminal and not self.dumb))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

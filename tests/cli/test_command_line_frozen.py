@@ -27,6 +27,7 @@ FROZEN = {
         --continue_on_error flag
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "extract_fingerprint": """
         -d dataset_reference+ required
@@ -38,6 +39,7 @@ FROZEN = {
         --continue_on_error flag
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "plan_experiment": """
         -d dataset_reference+ required
@@ -47,6 +49,8 @@ FROZEN = {
         -overwrite_target_spacing positive_float+
         -overwrite_plans_name str
         --verbose flag
+        --no_pbar flag
+        --json_log flag
     """,
     "preprocess": """
         -d dataset_reference+ required
@@ -59,6 +63,7 @@ FROZEN = {
         --continue_on_error flag
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "train": """
         dataset dataset_reference required
@@ -97,6 +102,7 @@ FROZEN = {
         --tensorboard flag
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "train_pretrained": """
         dataset dataset_reference?
@@ -138,6 +144,7 @@ FROZEN = {
         --tensorboard flag
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "predict": """
         -i Path+ required
@@ -159,11 +166,12 @@ FROZEN = {
         -num_parts positive_integer = 1
         -part_id natural = 0
         -device str
-        --disable_progress_bar flag
+        --disable_progress_bar,--no_pbar flag
         --not_on_device flag
         -tiles_per_batch positive_integer
         -precision str = auto
         --keep_orientation flag
+        --json_log flag
     """,
     "predict_from_modelfolder": """
         -i Path+ required
@@ -180,11 +188,12 @@ FROZEN = {
         -npp natural = 3
         -nps natural = 3
         -device str
-        --disable_progress_bar flag
+        --disable_progress_bar,--no_pbar flag
         --not_on_device flag
         -tiles_per_batch positive_integer
         -precision str = auto
         --keep_orientation flag
+        --json_log flag
     """,
     "accumulate_crossval_results": """
         dataset_name_or_id dataset_reference required
@@ -196,6 +205,7 @@ FROZEN = {
         -np positive_integer
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "find_best_configuration": """
         dataset_name_or_id dataset_reference required
@@ -208,6 +218,7 @@ FROZEN = {
         --no_overwrite flag
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "ensemble": """
         -i Path+ required
@@ -216,6 +227,7 @@ FROZEN = {
         --save_npz flag
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "determine_postprocessing": """
         -i Path required
@@ -226,6 +238,7 @@ FROZEN = {
         --remove_postprocessed flag
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "apply_postprocessing": """
         -i Path required
@@ -236,6 +249,7 @@ FROZEN = {
         -dataset_json Path
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "export_model_to_zip": """
         -d dataset_reference required
@@ -250,6 +264,7 @@ FROZEN = {
         --small flag
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "install_pretrained_model_from_zip": """
         zip Path required
@@ -258,6 +273,7 @@ FROZEN = {
         --force flag
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "download_pretrained_model_by_url": """
         url str required
@@ -266,6 +282,7 @@ FROZEN = {
         --force flag
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "evaluate_folder": """
         gt_folder Path required
@@ -279,6 +296,7 @@ FROZEN = {
         -nsd_tolerance_mm positive_float+
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "evaluate_simple": """
         gt_folder Path required
@@ -292,6 +310,7 @@ FROZEN = {
         -nsd_tolerance_mm positive_float+
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "plot_overlay_pngs": """
         -d dataset_reference required
@@ -304,6 +323,7 @@ FROZEN = {
         -overlay_intensity positive_float = 0.6
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "move_plans_between_datasets": """
         -s _dataset_or_path required
@@ -313,6 +333,8 @@ FROZEN = {
         --force flag
         --fit flag
         --verbose flag
+        --no_pbar flag
+        --json_log flag
     """,
     "convert_msd_dataset": """
         -i Path required
@@ -320,12 +342,14 @@ FROZEN = {
         -np positive_integer
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "convert_old_nnunet_dataset": """
         input_folder Path required
         output_dataset_name str required
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "preprocess_like_nnssl": """
         -d dataset_reference required
@@ -341,6 +365,7 @@ FROZEN = {
         --continue_on_error flag
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "inspect_weights": """
         checkpoint str required
@@ -355,6 +380,8 @@ FROZEN = {
         -o Path
         --json flag
         --verbose flag
+        --no_pbar flag
+        --json_log flag
     """,
     "finetune": """
         -d dataset_reference required
@@ -393,6 +420,7 @@ FROZEN = {
         --tensorboard flag
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "plan_like_dynamic": """
         -d dataset_reference required
@@ -406,6 +434,7 @@ FROZEN = {
         --continue_on_error flag
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
 }
 
