@@ -51,7 +51,6 @@ _FIGURE_STYLE: Final[dict[Any, Any]] = {
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "lines.linewidth": 1.6,
-    "legend.frameon": False,
 }
 
 
@@ -181,9 +180,9 @@ def number(value: float | int) -> str:
         return MISSING
     if math.isinf(value):
         return "\N{INFINITY}" if value > 0 else "-\N{INFINITY}"
-    if isinstance(value, (int, np.integer)) or (float(value).is_integer() and 1000 <= abs(value) < 1e15):
+    if isinstance(value, (int, np.integer)):
         return f"{int(value):,}"
-    if 1000 <= abs(value) < 1e15:
+    if 999.9 < abs(value) < 1e15:  # from here on, four digits would be written with an exponent
         return f"{value:,.0f}"
     return f"{value:.4g}"
 
@@ -202,7 +201,10 @@ def figure(fig: Figure, caption: str, alt: str) -> str:
         alt: What there is to see, for people who cannot see it.
     """
     import matplotlib as mpl
+    from matplotlib.legend import Legend
 
+    for box in fig.findobj(Legend):
+        box.set_frame_on(False)  # it would be a white box on a dark page
     buffer = io.StringIO()
     with mpl.rc_context(_FIGURE_STYLE):
         fig.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
