@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from nnunet_pt.core.errors import ImageError
 from nnunet_pt.dataset.case_check import count_values
 from nnunet_pt.dataset.cases import Case
+from nnunet_pt.dataset.images.hidden_damage import nonfinite_in_nifti
 from nnunet_pt.dataset.images.registry import reader_writer_by_name
 from nnunet_pt.dataset.labels import Labels
 from nnunet_pt.inference.orientation import orientation_of
@@ -125,18 +126,19 @@ def measure_case(job: CaseToMeasure) -> CaseFacts:
         image, found = reader.read_images([path])
         if number == 0:
             shape, properties = image.shape[1:], found
-        for channel in image:
-            mask = foreground if channel.shape == foreground.shape else None
-            channels.append(_channel_facts(channel, mask))
-            if mask is None and number == 0:
-                findings.append(f"the image has the shape {channel.shape}, its labels {foreground.shape}")
+        if number == 0 and image.shape[1:] != foreground.shape:
+            findings.append(f"the image has the shape {image.shape[1:]}, its labels {foreground.shape}")
+        mask = foreground if image.shape[1:] == foreground.shape else None
+        measured = [_channel_facts(channel, mask) for channel in image]
         del image
+        # Some readers turn NaN into 0, so that only the file itself shows it
+        if count := sum(nonfinite_in_nifti(path)) or sum(facts.nonfinite for facts in measured):
+            findings.append(f"{count:,} voxels of {path.name} are NaN or infinite")
+        channels += measured
     names = job.channel_names
     if len(channels) != len(names):
         findings.append(f"{len(channels)} channels instead of {len(names)}")
     for name, facts in zip(names, channels, strict=False):
-        if facts.nonfinite:
-            findings.append(f"{facts.nonfinite:,} voxels of {name} are NaN or infinite")
         if facts.minimum == facts.maximum:
             findings.append(f"{name} is {facts.minimum:g} everywhere")
     values, counts = count_values(segmentation)
