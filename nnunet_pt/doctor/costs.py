@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunet_pt.core.settings import Settings
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseCost:
@@ -30,6 +32,7 @@ class TrainingJob:
     """A few training steps to measure.
 
     Attributes:
+        settings: Parsed environment.
         preprocessed: Folder of the dataset with plans and dataset.json.
         data: Folder that holds the data folder of the configuration: the same, or a temporary one.
         cases: Preprocessed cases to take patches from.
@@ -42,6 +45,7 @@ class TrainingJob:
         memory_bytes: Memory that may be taken; more fails instead of bringing the machine down.
     """
 
+    settings: Settings
     preprocessed: Path
     data: Path
     cases: tuple[str, ...]

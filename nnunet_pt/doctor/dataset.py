@@ -278,6 +278,7 @@ class _Dataset:
 
         def job(seconds: float) -> TrainingJob:
             return TrainingJob(
+                settings=self.workspace.settings,
                 preprocessed=preprocessed,
                 data=data,
                 cases=cases,

@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 
 from nnunet_pt.core.files import read_json
-from nnunet_pt.core.settings import Settings, Workspace
+from nnunet_pt.core.settings import Workspace
 from nnunet_pt.dataset.description import FILE_NAME as DATASET_FILE
 from nnunet_pt.dataset.description import DatasetDescription
 from nnunet_pt.dataset.labels import Labels
@@ -29,12 +29,12 @@ MOST_STEPS = 8
 GPU_CONTEXT_BYTES = 500 << 20  # what CUDA takes beside the tensors
 
 
-def task_of(job: TrainingJob, recipe: TrainingRecipe, settings: Settings) -> TrainingTask:
+def task_of(job: TrainingJob, recipe: TrainingRecipe) -> TrainingTask:
     """What is to be trained, without anything that a training of this name has left behind."""
     plans = Plans.load(job.preprocessed / f"{job.plans_name}.json")
     configuration = plans.configuration(job.configuration)
     description = DatasetDescription.load(job.preprocessed / DATASET_FILE)
-    own = replace(settings, results=job.scratch, wandb_enabled=False, compile=False, launch=None)
+    own = replace(job.settings, results=job.scratch, wandb_enabled=False, compile=False, launch=None)
     return TrainingTask(
         request=TrainRequest(
             dataset=job.preprocessed.name,
@@ -93,7 +93,7 @@ def memory_errors() -> Iterator[None]:
 
 
 def seconds_of_steps(
-    run: Callable[[], object], device: torch.device, deadline: float, most: int = MOST_STEPS
+    run: Callable[[], object], device: torch.device, deadline: float, most: int | None = None
 ) -> list[float]:
     """Seconds of each step: one at least, and more until a time on the clock."""
 
@@ -103,7 +103,7 @@ def seconds_of_steps(
             torch.cuda.synchronize()
 
     times = [timed(step)]
-    while len(times) < most and time.perf_counter() + times[-1] < deadline:
+    while len(times) < (most or MOST_STEPS) and time.perf_counter() + times[-1] < deadline:
         times.append(timed(step))
     return times
 

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from nnunet_pt.core.process_memory import keep_freed_memory
-from nnunet_pt.core.settings import Settings
 from nnunet_pt.doctor.case_jobs import peak_memory, timed
 from nnunet_pt.doctor.costs import PredictionCost, TrainingJob
 from nnunet_pt.doctor.network_jobs import (
@@ -43,8 +42,7 @@ def measure_prediction(job: TrainingJob) -> PredictionCost:
         NnunetError: If trainer or plans cannot be used.
     """
     started = time.perf_counter()
-    settings = Settings.from_environment()
-    task = task_of(job, find_recipe(job.trainer, settings).recipe, settings)
+    task = task_of(job, find_recipe(job.trainer, job.settings).recipe)
     device = torch.device(job.device)
     if device.type == "cpu":
         keep_freed_memory()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
 from nnunet_pt.core.console import duration, table
 from nnunet_pt.doctor.diagnosis import Diagnosis
@@ -12,10 +13,11 @@ from nnunet_pt.doctor.stages import DatasetPrediction, Stage
 
 MARKS: dict[Status, str] = {"ok": "ok", "note": "note", "problem": "PROBLEM"}
 DAY_S = 86400.0
-Paint = Callable[[str, Status], str]
+Style = Status | Literal["heading"]
+Paint = Callable[[str, Style], str]
 
 
-def plain(text: str, status: Status) -> str:  # noqa: ARG001
+def plain(text: str, style: Style) -> str:  # noqa: ARG001
     """Text without colours."""
     return text
 
@@ -26,7 +28,7 @@ def diagnosis_text(diagnosis: Diagnosis, *, width: int = 110, paint: Paint = pla
     Args:
         diagnosis: What was found.
         width: Columns of the terminal.
-        paint: Colours a mark by its status.
+        paint: Colours marks by their status, and headings.
     """
     findings = diagnosis.findings
     column = max((len(f.title) for f in findings), default=0)
@@ -36,7 +38,9 @@ def diagnosis_text(diagnosis: Diagnosis, *, width: int = 110, paint: Paint = pla
         if group == "dataset" and diagnosis.prediction is not None:
             blocks.append("\n".join(_prediction(diagnosis.prediction, own, column, width, paint)))
         elif own:
-            blocks.append("\n".join([title, *(line for f in own for line in _lines(f, column, width, paint))]))
+            blocks.append(
+                "\n".join([paint(title, "heading"), *(line for f in own for line in _lines(f, column, width, paint))])
+            )
     return "\n\n".join([*blocks, verdict(diagnosis, paint)])
 
 
@@ -71,10 +75,8 @@ def _prediction(
     prediction: DatasetPrediction, findings: Sequence[Finding], column: int, width: int, paint: Paint
 ) -> Iterator[str]:
     plans = f", {prediction.plans_name}" if prediction.plans_name else ""
-    yield (
-        f"{prediction.dataset}{plans}: {prediction.cases} cases, networks on {prediction.device} "
-        f"(measured in {prediction.measured_s:.0f} s)"
-    )
+    how = f"{prediction.cases} cases, networks on {prediction.device}, measured in {prediction.measured_s:.0f} s"
+    yield paint(f"{prediction.dataset}{plans}", "heading") + f": {how}"
     with_gpu = any(s.gpu_memory_bytes is not None for s in prediction.stages)
     header = ["stage", "configuration", "memory", *(["GPU memory"] if with_gpu else []), "disk", "time"]
     rows = [_row(stage, with_gpu) for stage in prediction.stages]
@@ -114,7 +116,7 @@ def span(seconds: float) -> str:
         return f"{seconds:.1f} s"
     if seconds < 59.5:
         return f"{seconds:.0f} s"
-    if seconds < 3600:
+    if seconds < 3599.5:
         return f"{duration(seconds)} min"
     if seconds < 2 * DAY_S:
         return f"{duration(round(seconds / 60) * 60)[:-3]} h"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from nnunet_pt.core.settings import Settings, Workspace
+from nnunet_pt.core.settings import Workspace
 from nnunet_pt.doctor.case_jobs import peak_memory, timed
 from nnunet_pt.doctor.costs import TrainingCost, TrainingJob
 from nnunet_pt.doctor.network_jobs import (
@@ -45,9 +45,8 @@ def measure_training(job: TrainingJob) -> TrainingCost:
         NnunetError: If trainer, plans or data cannot be used.
     """
     started = time.perf_counter()
-    settings = Settings.from_environment()
-    source = find_recipe(job.trainer, settings)
-    task = task_of(job, source.recipe, settings)
+    source = find_recipe(job.trainer, job.settings)
+    task = task_of(job, source.recipe)
     device = torch.device(job.device)
     trainer = (source.trainer_class or Trainer)(task)
     process = TrainingProcess(task, trainer, device, Processes(), StopSignals())
