@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Literal
 
 from nnunet_pt.api.results import TrainingMetrics, metrics_of_fold
 from nnunet_pt.core.console import get_logger
@@ -13,6 +14,7 @@ from nnunet_pt.core.files import read_json
 from nnunet_pt.core.settings import Workspace
 from nnunet_pt.evaluation.summary import FILE_NAME as SUMMARY_FILE
 from nnunet_pt.networks.device import choose_device
+from nnunet_pt.preprocessing.splits import SPLITS_FILE, load_splits
 from nnunet_pt.training.fold_validation import checkpoint_to_validate
 from nnunet_pt.training.recipe import TrainingRecipe
 from nnunet_pt.training.recipe_lookup import find_recipe
@@ -68,11 +70,6 @@ class FoldTraining:
         return with_flags(find_recipe(self.request.trainer, self.workspace.settings).recipe, self.request)
 
     @property
-    def dataset_folder(self) -> Path:
-        """The preprocessed dataset."""
-        return self.workspace.preprocessed / str(self.request.dataset)
-
-    @property
     def model_folder(self) -> Path:
         """Folder of all folds."""
         name = f"{self.recipe.name}__{self.request.plans_name}__{self.request.configuration}"
@@ -95,13 +92,26 @@ class FoldTraining:
         elif self._is_trained(folder) or self._is_to_be_continued(folder):
             self._check_same(folder)
 
-    def prepare_splits(self) -> None:
-        """Make ``splits_final.json`` if it is missing.
+    def is_finished(self, fold: Fold | Literal["cv"]) -> bool:
+        """Whether nothing is left to do for a fold, or for all of a cross-validation."""
+        if fold == "cv":
+            return self._splits_file.is_file() and all(map(self.is_finished, self.folds()))
+        folder = self.fold_folder(fold)
+        return not self.request.validation_only and self._is_trained(folder) and self._is_validated(folder)
+
+    def folds(self) -> tuple[int, ...]:
+        """The folds of the cross-validation; they are made if that has not been done.
 
         Raises:
-            NnunetError: If data are missing.
+            NnunetError: If ``splits_final.json`` is damaged, or data are missing to make it.
         """
-        prepare(self.request, self.recipe, self.workspace)
+        if not self._splits_file.is_file():
+            prepare(self.request, self.recipe, self.workspace)
+        return tuple(range(len(load_splits(self._splits_file))))
+
+    @property
+    def _splits_file(self) -> Path:
+        return self.workspace.preprocessed / str(self.request.dataset) / SPLITS_FILE
 
     def run(self, fold: Fold) -> FinishedFold:
         """Train and validate a fold as far as that is not done.
@@ -118,7 +128,7 @@ class FoldTraining:
             todo = request
         elif self._is_trained(folder):
             self._check_same(folder)
-            if self._is_validated(folder):
+            if self.is_finished(fold):
                 _log.info("%s is trained and validated already.", folder)
                 return FinishedFold(metrics=metrics_of_fold(folder), is_new=False)
             todo = replace(begun, validation_only=True)

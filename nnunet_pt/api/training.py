@@ -16,7 +16,6 @@ from nnunet_pt.core.errors import NnunetError, TrainingStopped, UsageError
 from nnunet_pt.core.settings import Workspace
 from nnunet_pt.dataset.cases import resolve_dataset_name
 from nnunet_pt.evaluation.crossval_request import CrossvalRequest, accumulate_crossval
-from nnunet_pt.preprocessing.splits import SPLITS_FILE, load_splits
 from nnunet_pt.training.finetune_source import weights_file
 from nnunet_pt.training.request import Fold, TrainRequest
 from nnunet_pt.training.task import previous_stage_folder
@@ -111,7 +110,7 @@ def nnunet_training(
         with surroundings_kept():
             which = _fold(fold)
             training = _training(dataset_id, which, pretrained_weights, go_on=continue_training, asked=asked)
-            if not no_preprocessing:
+            if not no_preprocessing and not training.is_finished(which):
                 chosen = plans_identifier is not None
                 _prepare(training, verify=verify_dataset_integrity, chosen=chosen, options=options)
             return _result(training, which, _train(training, which))
@@ -199,9 +198,7 @@ def _train(training: FoldTraining, fold: Fold | Literal["cv"]) -> TrainingMetric
     """Do what is left to do."""
     if fold != "cv":
         return training.run(fold).metrics
-    training.prepare_splits()
-    folds = tuple(range(len(load_splits(training.dataset_folder / SPLITS_FILE))))
-    done = []
+    folds, done = training.folds(), []
     for number in folds:
         _log.info("Fold %d: %d of %d", number, number + 1, len(folds))
         done.append(training.run(number))

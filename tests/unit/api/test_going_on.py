@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import signal
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from small_training import figures, losses, model
+from small_training import figures, losses, model, nothing_left_to_do
 
 from nnunet_pt import TrainingStopped
 
@@ -42,6 +44,20 @@ def test_without_asking_an_interrupted_training_starts_anew(
     assert call(trainer=trainer)["status"] == "success"
     (kept,) = (model(planned, trainer="Stopped") / "fold_0").glob("replaced_*")
     assert (kept / "checkpoint_latest.pth").is_file()
+
+
+@pytest.mark.parametrize("fold", ["0", "cv"])
+def test_what_is_finished_needs_no_data_any_more(
+    call: Call, planned: Any, monkeypatch: pytest.MonkeyPatch, fold: str
+) -> None:
+    splits = [{"train": ["a", "b", "c", "d", "e"], "val": ["f"]}]
+    (planned.preprocessed / "splits_final.json").write_text(json.dumps(splits))
+    result = call(fold=fold, epochs=1)
+    assert result["status"] == "success"
+    shutil.rmtree(planned.data)
+    shutil.rmtree(planned.raw)
+    nothing_left_to_do(monkeypatch)
+    assert call(fold=fold, epochs=1) == result
 
 
 def test_continuing_what_has_not_begun_starts_it(call: Call, planned: Any) -> None:

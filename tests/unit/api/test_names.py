@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import re
 import subprocess
 import sys
@@ -18,6 +19,18 @@ SCRIPTS = dict(
     re.findall(r'^(nnUNetv2_\w+) = "(nnunet_pt[\w.]+):main"$', (PACKAGE.parent / "pyproject.toml").read_text(), re.M)
 )
 CALLED_BY = {"plan_experiment": ["plan_and_show"]}  # which shows its result
+NOT_EXPLAINED = {  # elsewhere: how-to/predict.md; and the types of results
+    "CaseResult",
+    "InputCase",
+    "Prediction",
+    "PredictionOptions",
+    "TrainingFailure",
+    "TrainingMetrics",
+    "TrainingOptions",
+    "TrainingOutcome",
+    "TrainingSuccess",
+    "nnUNetPredictor",
+}
 WITHOUT_WORK = {"nnUNetv2_completion"}  # it prints what a shell needs
 
 
@@ -56,6 +69,16 @@ def test_every_name_is_there_and_documented(name: str) -> None:
     if callable(found) and not name.startswith("nnUNet"):
         assert found.__name__ == name
         assert found.__doc__
+
+
+def test_the_page_about_python_has_every_function_and_every_argument() -> None:
+    page = (PACKAGE.parent / "documentation" / "reference" / "python.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(nnUNetv2_\w+)` \| (.*?) \|", page, re.MULTILINE)
+    assert {command: tuple(re.findall(r"`(\w+)`", names)) for command, names in rows} == nnunet_pt.COMMANDS
+    parameters = inspect.signature(nnunet_pt.nnunet_training).parameters
+    words = set(re.findall(r"`(\w+)`", page))
+    assert {*parameters, *nnunet_pt.TrainingOptions.__annotations__} - {"options"} - words == set()
+    assert set(nnunet_pt.__all__) - words - set(re.findall(r"\w+", page)) <= NOT_EXPLAINED
 
 
 def test_type_checkers_see_the_same_names_as_programs() -> None:
