@@ -118,7 +118,7 @@ def measure_case(job: CaseToMeasure) -> CaseFacts:
     """
     case, reader = job.case, reader_writer_by_name(job.reader_name)
     segmentation, label_properties = _segmentation(job)
-    foreground = np.isin(segmentation, job.labels.foreground_labels)
+    foreground = _foreground(segmentation, job.labels)
     findings = _label_findings(segmentation, job.labels)
     channels: list[ChannelFacts] = []
     shape, properties = segmentation.shape, label_properties
@@ -158,6 +158,11 @@ def _segmentation(job: CaseToMeasure) -> tuple[NDArray[np.float32], dict[str, An
         raise ImageError(f"The case {job.case.identifier} has no labels.", remedy="add them, or move the case away")
     segmentation, properties = reader_writer_by_name(job.reader_name).read_segmentation(job.case.label)
     return segmentation[0], properties
+
+
+def _foreground(segmentation_xyz: NDArray[np.float32], labels: Labels) -> NDArray[np.bool_]:
+    members = class_map(segmentation_xyz, labels)
+    return (members > 0) & (members <= len(class_members(labels)))
 
 
 def _label_findings(segmentation_xyz: NDArray[np.float32], labels: Labels) -> list[str]:

@@ -19,6 +19,7 @@ CT_WINDOW: Final = (-160.0, 240.0)  # Hounsfield units of soft tissue
 WINDOW_PERCENTILES: Final = (0.5, 99.5)
 IGNORED_COLOUR: Final = (128, 128, 128)
 FILL: Final = 0.32
+_LARGEST_LABEL: Final = 65535
 _GAP: Final = 6
 _MAX_SAMPLES: Final = 1_000_000
 _FIRST_COLOURS: Final = (
@@ -56,14 +57,22 @@ def class_map(segmentation_xyz: NDArray[Any], labels: Labels) -> NDArray[np.uint
         0 for background, 1... for the classes in the order of ``labels.class_names``, and one more for voxels that
         are not annotated.
     """
-    result = np.zeros(segmentation_xyz.shape, np.uint16)
+    table = np.zeros(_LARGEST_LABEL + 1, np.uint16)
     members = class_members(labels)
     # Regions that unite most labels come first, so that what lies within them is seen
     for index in sorted(range(len(members)), key=lambda i: -len(members[i])):
-        result[np.isin(segmentation_xyz, members[index])] = index + 1
+        table[list(members[index])] = index + 1
     if labels.ignore_label is not None:
-        result[segmentation_xyz == labels.ignore_label] = len(members) + 1
-    return result
+        table[labels.ignore_label] = len(members) + 1
+    return table[label_values(segmentation_xyz)]
+
+
+def label_values(segmentation_xyz: NDArray[Any]) -> NDArray[np.uint16]:
+    """Labels as whole numbers, with which tables can be indexed; what cannot be a label is background."""
+    possible: NDArray[np.uint16] = (
+        np.nan_to_num(segmentation_xyz, posinf=0, neginf=0).clip(0, _LARGEST_LABEL).astype(np.uint16)
+    )
+    return possible
 
 
 def class_members(labels: Labels) -> tuple[tuple[int, ...], ...]:
