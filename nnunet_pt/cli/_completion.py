@@ -29,6 +29,8 @@ _TEXTS = {
     "-from": FILE,
     "--pretrained_checkpoint": FILE,
     "checkpoint": FILE,
+    "plans": DATASET,
+    "training": FOLDER,
 }
 _FIXED_TEXTS = {
     "-chk": CHECKPOINTS,
@@ -132,7 +134,7 @@ def _value(action: argparse.Action) -> Value:
 
 def _kind(action: argparse.Action, names: Sequence[str]) -> str:
     if action.type is Path:
-        return FOLDER if label_is_folder(str(action.metavar)) else FILE
+        return FOLDER if _is_folder(str(action.metavar)) else FILE
     of_type = getattr(action.type, "__name__", "")
     if of_type in ("dataset_reference", "_dataset_or_path"):
         return DATASET
@@ -143,6 +145,5 @@ def _kind(action: argparse.Action, names: Sequence[str]) -> str:
     return next((_TEXTS[name] for name in reversed(names) if name in _TEXTS), NOTHING)
 
 
-def label_is_folder(metavar: str) -> bool:
-    """Whether a path is one of a folder, by what the help calls it."""
+def _is_folder(metavar: str) -> bool:
     return metavar in ("FOLDER", "FOLD_FOLDER", "REFERENCES", "PREDICTIONS")

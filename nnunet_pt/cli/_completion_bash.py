@@ -10,7 +10,7 @@ _HEAD = r"""# Completion for the commands of nnunet_pt in bash. Load it:  eval "
 
 _nnUNetv2_names() {  # folder names of the datasets in nnUNet_raw and nnUNet_preprocessed
     local root folder
-    for root in "$nnUNet_raw" "$nnUNet_preprocessed"; do
+    for root in "${nnUNet_raw-}" "${nnUNet_preprocessed-}"; do
         [[ -n $root ]] || continue
         for folder in "$root"/Dataset[0-9]*_*/; do
             folder=${folder%/}
@@ -36,7 +36,7 @@ _nnUNetv2_datasets() {  # numbers and names, or only what fits the word so far
 _nnUNetv2_plans_files() {  # of the dataset that was given, else of all
     local wanted=${dataset:-*} name file
     [[ $wanted =~ ^[0-9]+$ ]] && wanted=Dataset$(printf %03d "$((10#$wanted))")_\*
-    [[ -n $nnUNet_preprocessed ]] || return
+    [[ -n ${nnUNet_preprocessed-} ]] || return
     for file in "$nnUNet_preprocessed"/$wanted/*.json; do
         name=${file##*/}
         case $name in dataset.json | dataset_fingerprint.json | splits_*.json) continue ;; esac
@@ -98,14 +98,14 @@ _nnUNetv2() {
             _nnUNetv2_table "$command $word" || return
         else
             entry=($positionals)
-            entry=${entry[position]}
+            entry=${entry[position]-}
             [[ $entry == dataset ]] && dataset=$word
             [[ $entry == *+ ]] || position=$((position + 1))
         fi
     done
     if [[ $current != -* && -z $wanted ]]; then
         entry=($positionals)
-        wanted=${entry[position]}
+        wanted=${entry[position]-}
         [[ $wanted == subcommand:* ]] && wanted=words:${wanted#subcommand:}
     fi
     if [[ $current == -* || -z $wanted ]]; then

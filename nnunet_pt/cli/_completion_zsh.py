@@ -14,8 +14,8 @@ _nnUNetv2_dataset() {
     local -aU names
     local -a numbers
     local name
-    [[ -n $nnUNet_raw ]] && names+=($nnUNet_raw/Dataset<->_*(N/:t))
-    [[ -n $nnUNet_preprocessed ]] && names+=($nnUNet_preprocessed/Dataset<->_*(N/:t))
+    [[ -n ${nnUNet_raw-} ]] && names+=($nnUNet_raw/Dataset<->_*(N/:t))
+    [[ -n ${nnUNet_preprocessed-} ]] && names+=($nnUNet_preprocessed/Dataset<->_*(N/:t))
     for name in $names; do
         numbers+=("$((10#${${name#Dataset}%%_*})):$name")
     done
@@ -27,7 +27,7 @@ _nnUNetv2_plans_files() {  # sets reply: of the dataset that was given, else of 
     [[ $wanted == <-> ]] && wanted=Dataset${(l:3::0:)wanted}_
     [[ $wanted == Dataset* ]] || wanted=Dataset
     reply=()
-    [[ -n $nnUNet_preprocessed ]] || return
+    [[ -n ${nnUNet_preprocessed-} ]] || return
     reply=($nnUNet_preprocessed/$wanted*/*.json(N))
     reply=(${reply:#*/(dataset|dataset_fingerprint|splits_*).json})
 }

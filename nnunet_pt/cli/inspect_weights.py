@@ -66,7 +66,10 @@ def build_parser() -> ArgumentParser:
     )
     written = arguments.group(parser, arguments.WRITTEN)
     written.add_argument(
-        "-o", metavar="FOLDER", type=Path, help="write transfer_report.json and .html there, too (with -d)"
+        "-o",
+        metavar="FOLDER",
+        type=Path,
+        help="with -d: write transfer_report.json and .html there, too (default: nothing is written)",
     )
     written.add_argument("--json", action="store_true", help="print what was found as one JSON object, not as text")
     arguments.add_output(parser, progress=False)

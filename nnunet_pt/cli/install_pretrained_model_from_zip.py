@@ -35,7 +35,10 @@ def add_checks(parser: ArgumentParser) -> None:
     """``--sha256``, ``--max_gb`` and ``--force``."""
     method = arguments.group(parser, arguments.METHOD)
     method.add_argument(
-        "--sha256", metavar="HEX", type=sha256_digest, help="refuse the archive if it has another SHA-256 digest"
+        "--sha256",
+        metavar="HEX",
+        type=sha256_digest,
+        help="refuse the archive if it has another SHA-256 digest (default: take any)",
     )
     method.add_argument(
         "--max_gb",

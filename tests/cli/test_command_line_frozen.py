@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from importlib.metadata import entry_points
+import re
+from pathlib import Path
 
 import pytest
+
+from nnunet_pt.cli._arguments import METHOD, OUTPUT, REQUIRED, RUNNING, SUBJECT, WRITTEN
+from nnunet_pt.cli._commands import ORDER, command_modules
 
 FROZEN = {
     "plan_and_preprocess": """
@@ -436,6 +440,61 @@ FROZEN = {
         --no_pbar flag
         --json_log flag
     """,
+    "doctor": """
+        -d dataset_reference
+        -c str+
+        -p str = nnUNetPlans
+        -tr str = nnUNetTrainer
+        -device str
+        -time_limit positive_float = 90.0
+        --json flag
+        --verbose flag
+        --no_pbar flag
+        --json_log flag
+    """,
+    "completion": """
+        shell str required
+        --verbose flag
+        --no_pbar flag
+        --json_log flag
+    """,
+    "report dataset": """
+        dataset dataset_reference required
+        -pictures natural = 12
+        --all_pictures flag
+        -channel natural = 0
+        -o Path
+        -np positive_integer
+        --max_ram_gb positive_float
+        --verbose flag
+        --no_pbar flag
+        --json_log flag
+    """,
+    "report plans": """
+        plans str required
+        -p str = nnUNetPlans
+        -o Path
+        --verbose flag
+        --no_pbar flag
+        --json_log flag
+    """,
+    "report training": """
+        training str+ required
+        -tr str = nnUNetTrainer
+        -p str = nnUNetPlans
+        -o Path
+        --verbose flag
+        --no_pbar flag
+        --json_log flag
+    """,
+    "report compare": """
+        folders Path+ required
+        -names str+
+        -o Path
+        --verbose flag
+        --no_pbar flag
+        --json_log flag
+    """,
 }
 
 COMMANDS = {
@@ -465,11 +524,28 @@ COMMANDS = {
     "nnUNetv2_move_plans_between_datasets": "move_plans_between_datasets",
     "nnUNetv2_convert_MSD_dataset": "convert_msd_dataset",
     "nnUNetv2_convert_old_nnUNet_dataset": "convert_old_nnunet_dataset",
+    "nnUNetv2_doctor": "doctor",
+    "nnUNetv2_report": "report",
+    "nnUNetv2_completion": "completion",
 }
 
 
-def parser_of(module: str) -> argparse.ArgumentParser:
-    return importlib.import_module(f"nnunet_pt.cli.{module}").build_parser()
+def parser_of(command: str) -> argparse.ArgumentParser:
+    """The parser of a module, or of one of the commands within it."""
+    module, *within = command.split()
+    parser = importlib.import_module(f"nnunet_pt.cli.{module}").build_parser()
+    for name in within:
+        parser = branches_of(parser)[name]
+    return parser
+
+
+def branches_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    return next((dict(a.choices) for a in parser._actions if isinstance(a, argparse._SubParsersAction)), {})
+
+
+def every_parser() -> list[argparse.ArgumentParser]:
+    parsers = [parser_of(module) for module in COMMANDS.values()]
+    return [leaf for parser in parsers for leaf in (branches_of(parser).values() or [parser])]
 
 
 def line_of(action: argparse.Action) -> str:
@@ -503,29 +579,68 @@ CHOICES = {
 
 
 def test_values_to_choose_from_are_those_of_the_table() -> None:
-    actions = [a for module in COMMANDS.values() for a in parser_of(module)._actions]
+    actions = [a for parser in every_parser() for a in parser._actions]
     assert {a.option_strings[0]: tuple(a.choices) for a in actions if a.choices and a.option_strings} == CHOICES
 
 
-def test_installed_commands_are_those_of_the_table() -> None:
-    installed = {e.name: e.value for e in entry_points(group="console_scripts") if e.value.startswith("nnunet_pt.")}
-    assert installed == {name: f"nnunet_pt.cli.{module}:main" for name, module in COMMANDS.items()}
+def test_commands_are_those_of_the_table() -> None:
+    project = (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    scripts = dict(re.findall(r'^(nnUNetv2_\w+) = "(nnunet_pt\.cli\.\w+:main)"$', project, re.MULTILINE))
+    assert scripts == {name: f"nnunet_pt.cli.{module}:main" for name, module in COMMANDS.items()}
+    assert sorted(command_modules()) == sorted(ORDER) == sorted(COMMANDS.values())
 
 
-@pytest.mark.parametrize(("name", "module"), COMMANDS.items())
-def test_help_explains_every_argument_and_gives_examples_that_parse(
-    name: str, module: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("parser", every_parser(), ids=lambda parser: parser.prog)
+def test_help_is_grouped_explains_every_argument_and_gives_examples_that_parse(
+    parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    parser = parser_of(module)
-    assert parser.prog == name
     assert all(action.help for action in parser._actions)
     with pytest.raises(SystemExit) as stop:
         parser.parse_args(["--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
+    assert "\033" not in text
     assert max(len(line) for line in text.splitlines()) <= 110
+    assert text.startswith(f"usage: {parser.prog} ")
+    headings = re.findall(r"^(\S.*):$", text, re.MULTILINE)
+    assert headings[-2:] == [OUTPUT, "examples"]
+    assert not {"options", "positional arguments"} & set(headings)
+    shared = [title for title in (REQUIRED, SUBJECT, METHOD, WRITTEN, RUNNING, OUTPUT) if title in headings]
+    assert shared == [title for title in headings if title in shared]
     examples = [line.split() for line in text.partition("examples:\n")[2].splitlines()]
     assert examples
-    for program, *arguments in examples:
-        assert program == name
+    for words in examples:
+        program, arguments = " ".join(words[: len(parser.prog.split())]), words[len(parser.prog.split()) :]
+        assert program == parser.prog
+        parser.parse_args(arguments)
+
+
+@pytest.mark.parametrize("parser", every_parser(), ids=lambda parser: parser.prog)
+def test_every_command_has_the_options_for_messages(parser: argparse.ArgumentParser) -> None:
+    flags = {name for a in parser._actions if isinstance(a, argparse._StoreTrueAction) for name in a.option_strings}
+    assert {"--verbose", "--no_pbar", "--json_log"} <= flags
+
+
+@pytest.mark.parametrize("parser", every_parser(), ids=lambda parser: parser.prog)
+def test_help_says_what_happens_without_an_option(parser: argparse.ArgumentParser) -> None:
+    """Flags are off, and required ones must be there; whatever else takes a value says its default."""
+    optional = [a for a in parser._actions if a.option_strings and a.nargs != 0 and not a.required]
+    silent = [
+        a.option_strings[0]
+        for a in optional
+        if not re.search(r"default|another way to give|needs|required if", a.help or "")
+    ]
+    assert silent == []
+
+
+def test_program_name_is_that_of_the_entry_point() -> None:
+    assert {name: parser_of(module).prog for name, module in COMMANDS.items()} == {name: name for name in COMMANDS}
+
+
+@pytest.mark.parametrize("module", [m for m in COMMANDS.values() if branches_of(parser_of(m))])
+def test_help_of_a_command_with_others_within_gives_examples_that_parse(module: str) -> None:
+    parser = parser_of(module)
+    for line in parser.format_help().partition("examples:\n")[2].splitlines():
+        program, *arguments = line.split()
+        assert program == parser.prog
         parser.parse_args(arguments)
