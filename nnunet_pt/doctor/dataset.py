@@ -30,6 +30,7 @@ from nnunet_pt.doctor.training_job import measure_training
 from nnunet_pt.networks.device import choose_device
 from nnunet_pt.planning.fingerprint_extractor import DEFAULT_PROCESSES, NUM_SAMPLES, MeasureJob
 from nnunet_pt.plans.configuration import Configuration
+from nnunet_pt.plans.fingerprint import FILE_NAME as FINGERPRINT_FILE
 from nnunet_pt.plans.plans import Plans
 from nnunet_pt.preprocessing.case import CaseJob, CaseSettings
 from nnunet_pt.preprocessing.pipeline import PreprocessRequest
@@ -142,6 +143,11 @@ class _Dataset:
     scratch: Path
     measurements: Measurements
 
+    @property
+    def _preprocessed(self) -> Path | None:
+        folder = self.workspace.settings.preprocessed
+        return None if folder is None else folder / self.name
+
     def configured(self, plans: Plans, configurations: Sequence[Configuration]) -> Iterator[Stage]:
         """The stages that follow plans, for each configuration."""
         costs: dict[str, CaseCost | None] = {}
@@ -155,7 +161,8 @@ class _Dataset:
 
     def fingerprint(self) -> Stage:
         """Reading every case."""
-        sizes, stage = self.sizes, Stage(name="fingerprint")
+        file = None if self._preprocessed is None else self._preprocessed / FINGERPRINT_FILE
+        sizes, stage = self.sizes, Stage(name="fingerprint", done=file is not None and file.is_file())
         size = sizes.median(full_voxels)
         if size.case is None or sizes.reader_name is None:
             self.measurements.skip()
@@ -182,6 +189,8 @@ class _Dataset:
             return full_voxels(size) + 2 * resampled(size)
 
         sizes, stage = self.sizes, Stage(name="preprocessing", configuration=configuration.name)
+        folder = self._preprocessed
+        stage = replace(stage, done=folder is not None and len(_cases(folder, configuration)) >= sizes.num_cases)
         size = sizes.median(work)
         if size.case is None:
             self.measurements.skip()

@@ -107,7 +107,8 @@ def _time(stage: Stage) -> str:
     least = "more than " if stage.at_least else ""
     each = f"{span(stage.unit_seconds)} for {'an epoch' if stage.unit == 'epoch' else 'a case'}"
     plural = f"{stage.units} {stage.unit}s"
-    return f"{least}{each}, {span(stage.seconds)} for {plural}"
+    done = "  (is there already)" if stage.done else ""
+    return f"{least}{each}, {span(stage.seconds)} for {plural}{done}"
 
 
 def span(seconds: float) -> str:

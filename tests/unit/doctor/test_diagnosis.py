@@ -23,7 +23,7 @@ FINDING_KEYS = {"key", "status", "found", "why", "remedy", "values"}
 DATASET_KEYS = {"name", "plans", "device", "cases", "stages", "measured_s"}
 STAGE_KEYS = {
     *("name", "configuration", "memory_bytes", "largest_bytes", "gpu_memory_bytes", "unit", "unit_seconds", "units"),
-    *("seconds", "at_least", "disk_bytes", "comment", "out_of_memory"),
+    *("seconds", "at_least", "disk_bytes", "comment", "out_of_memory", "done"),
 }
 CHECKS = [
     *("folders.nnUNet_raw", "folders.nnUNet_preprocessed", "folders.nnUNet_results", "folders.temporary"),

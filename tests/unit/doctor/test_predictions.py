@@ -93,6 +93,7 @@ def test_every_stage_of_a_planned_dataset_gets_figures(planned: Any) -> None:
         assert stage.seconds is not None
         assert stage.seconds >= stage.unit_seconds > 0
         assert stage.gpu_memory_bytes is None
+        assert not stage.done
     training = next(s for s in found.stages if s.name == "training")
     assert training.units == 1000
     assert training.seconds == pytest.approx(1000 * training.unit_seconds)
@@ -111,6 +112,7 @@ def test_preprocessed_cases_are_used_if_the_raw_ones_are_gone(planned: Any) -> N
     found = prediction.predict_dataset(request, Workspace(workspace), System(settings=workspace))
     assert [s.seconds is not None for s in found.stages] == [False, False, True, True]
     assert found.stages[0].comment == "there are no raw images to read"
+    assert [s.done for s in found.stages] == [True, True, False, False]
 
 
 @pytest.mark.usefixtures("_here")
