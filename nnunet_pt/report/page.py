@@ -35,7 +35,6 @@ TIMES: Final = "\N{NARROW NO-BREAK SPACE}\N{MULTIPLICATION SIGN}\N{NARROW NO-BRE
 MISSING: Final = "\N{EN DASH}"
 _MAX_COLOURS: Final = 256
 _WEBP_QUALITY: Final = 88
-_MUCH_SMALLER: Final = 0.5
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 _FIGURE_STYLE: Final[dict[Any, Any]] = {
     "svg.fonttype": "none",  # text stays text: small, searchable, in the font of the page
@@ -120,6 +119,7 @@ def table(
     caption: str = "",
     sortable: bool = True,
     marked: Collection[int] = (),
+    decimals: int | None = None,
 ) -> str:
     """Rows below a header; a click on a column title sorts by it.
 
@@ -131,6 +131,7 @@ def table(
         caption: Text above the table.
         sortable: Whether columns can be clicked.
         marked: Indices of rows to highlight.
+        decimals: Digits after the point of numbers that are not whole; by default as many as :func:`number` shows.
     """
     cells = [[*row, *([None] * (len(header) - len(row)))] for row in rows]
     numeric = [_is_numeric([row[i] for row in cells]) for i in range(len(header))]
@@ -141,7 +142,7 @@ def table(
     )
     lines = "".join(
         ('<tr class="marked">' if index in marked else "<tr>")
-        + "".join(_cell(cell, kind) for cell, kind in zip(row, kinds, strict=True))
+        + "".join(_cell(cell, kind, decimals) for cell, kind in zip(row, kinds, strict=True))
         + "</tr>"
         for index, row in enumerate(cells)
     )
@@ -161,13 +162,14 @@ def _is_numeric(column: Sequence[Cell]) -> bool:
     return bool(present) and all(isinstance(v, (int, float, np.integer, np.floating)) for v in present)
 
 
-def _cell(value: Cell, kind: str) -> str:
+def _cell(value: Cell, kind: str, decimals: int | None = None) -> str:
     if value is None or _is_missing(value):
         return f'<td{kind} data-value="">{MISSING}</td>'
     if isinstance(value, str):
         return f"<td{kind}>{escape(value)}</td>"
     raw = str(value).replace("inf", "Infinity")  # as the script knows it
-    return f'<td{kind} data-value="{raw}">{number(value)}</td>'
+    fixed = decimals is not None and isinstance(value, (float, np.floating)) and math.isfinite(value)
+    return f'<td{kind} data-value="{raw}">{f"{value:,.{decimals}f}" if fixed else number(value)}</td>'
 
 
 def number(value: float | int) -> str:
@@ -187,9 +189,14 @@ def number(value: float | int) -> str:
     return f"{value:.4g}"
 
 
-def sizes(values: Iterable[float | None]) -> str:
-    """Numbers of the axes with a multiplication sign between them; "own" for those that each case has its own of."""
-    return TIMES.join("own" if value is None else number(float(f"{value:.4g}")) for value in values)
+def sizes(values: Iterable[float | None], digits: int = 4) -> str:
+    """Numbers of the axes with a multiplication sign between them.
+
+    Args:
+        values: The numbers; None is shown as "own", because each case has its own there.
+        digits: How many significant digits are shown.
+    """
+    return TIMES.join("own" if value is None else number(float(f"{value:.{digits}g}")) for value in values)
 
 
 def figure(fig: Figure, caption: str, alt: str) -> str:
@@ -274,7 +281,7 @@ def svg(drawing: str, caption: str) -> str:
 
 
 def picture(rgb_hwc: NDArray[np.uint8], caption: str, alt: str) -> str:
-    """An image within the page: as PNG of at most 256 colours or, where that is much smaller, as WebP.
+    """An image within the page: as PNG if it has few colours, else as WebP, which keeps pages small.
 
     Args:
         rgb_hwc: (height, width, 3).
@@ -292,13 +299,14 @@ def _encoded(rgb_hwc: NDArray[np.uint8]) -> tuple[str, bytes]:
     from PIL import Image, features
 
     image = Image.fromarray(np.ascontiguousarray(rgb_hwc))
-    png, webp = io.BytesIO(), io.BytesIO()
-    image.quantize(_MAX_COLOURS, dither=Image.Dither.NONE).save(png, "PNG", optimize=True)
-    if features.check("webp"):
-        image.save(webp, "WEBP", quality=_WEBP_QUALITY)
-        if len(webp.getvalue()) < _MUCH_SMALLER * len(png.getvalue()):
-            return "webp", webp.getvalue()
-    return "png", png.getvalue()
+    content = io.BytesIO()
+    few_colours = image.getcolors(_MAX_COLOURS) is not None
+    if few_colours or not features.check("webp"):
+        # A palette of more colours than it has room for would lose those of small structures
+        (image.quantize(_MAX_COLOURS) if few_colours else image).save(content, "PNG", optimize=True)
+        return "png", content.getvalue()
+    image.save(content, "WEBP", quality=_WEBP_QUALITY)
+    return "webp", content.getvalue()
 
 
 def _captioned(element: str, caption: str) -> str:

@@ -62,7 +62,7 @@ figure img { display: block; max-width: 100%; border-radius: .4rem; background: 
 figcaption { color: var(--soft); font-size: .88rem; margin-top: .35rem; max-width: 52rem; overflow-wrap: anywhere; }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: 1rem;
   margin: .9rem 0 1.1rem; }
-.gallery.wide { grid-template-columns: repeat(auto-fill, minmax(min(26rem, 100%), 1fr)); }
+.gallery.wide { grid-template-columns: repeat(auto-fill, minmax(min(23rem, 100%), 1fr)); }
 .gallery figure { margin: 0; } .gallery img { width: 100%; height: auto; max-height: 22rem;
   object-fit: contain; }
 .legend { display: flex; flex-wrap: wrap; gap: .3rem 1.1rem; list-style: none; margin: .5rem 0 .9rem; padding: 0;

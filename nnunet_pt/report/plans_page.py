@@ -180,7 +180,7 @@ def _overview(
     pairs = {
         "Planner": plans.experiment_planner_used,
         "Median shape": sizes(plans.original_median_shape_after_transp),
-        "Median spacing (mm)": sizes(plans.original_median_spacing_after_transp),
+        "Median spacing (mm)": sizes(plans.original_median_spacing_after_transp, 3),
         "Images read by": plans.image_reader_writer,
     }
     if description is not None:
@@ -225,7 +225,7 @@ def _configuration_section(planned: _Planned, description: DatasetDescription | 
     pairs = {
         "Patch": sizes(c.patch_size),
         "Batch": f"{c.batch_size} patches",
-        "Spacing (mm)": sizes(c.spacing),
+        "Spacing (mm)": sizes(c.spacing, 3),
         "Patch covers": _coverage(planned),
         "Network": c.architecture.short_name,
         "Parameters": _millions(planned.parameters),
