@@ -23,9 +23,10 @@ from nnunet_pt.doctor.network_jobs import (
 )
 from nnunet_pt.training.batches import Batch
 from nnunet_pt.training.distributed import Processes
-from nnunet_pt.training.history import History
+from nnunet_pt.training.history import EpochFigures, History
 from nnunet_pt.training.interruption import StopSignals
 from nnunet_pt.training.parts import loader_of, network_of
+from nnunet_pt.training.plots import PLOT_NAME, draw_progress
 from nnunet_pt.training.process import TrainingProcess
 from nnunet_pt.training.recipe_lookup import find_recipe
 from nnunet_pt.training.snapshot import Snapshot
@@ -56,6 +57,7 @@ def measure_training(job: TrainingJob) -> TrainingCost:
         process.connect(network, monitor, seed=1)
         for group in trainer.optimizer.param_groups:
             group["lr"] = 1e-3
+        _draw_progress(job.scratch)
         batch_s = _batch_time(task, trainer) if device.type == "cuda" else 0.0
         with trainer.parts.train_loader.start(0), trainer.parts.val_loader.start(0):
             workers, in_workers = _settled_workers()
@@ -122,6 +124,23 @@ def _part_of(batch: Batch) -> Batch | None:
     if size == len(batch.keys):
         return None
     return Batch(batch.step, batch.keys[:size], batch.data[:size], [t[:size] for t in batch.targets])
+
+
+def _draw_progress(folder: Path) -> None:
+    """The plot of each epoch: what it needs stays in memory."""
+    figures = EpochFigures(
+        epoch=0,
+        lr=0.01,
+        train_loss=0.0,
+        val_loss=0.0,
+        dice_per_class=(0.5,),
+        mean_fg_dice=0.5,
+        ema_fg_dice=0.5,
+        seconds=1.0,
+        started=0.0,
+        ended=1.0,
+    )
+    draw_progress((figures,), folder / PLOT_NAME)
 
 
 def _validate(trainer: Trainer, batch: Batch) -> object:
