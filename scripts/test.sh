@@ -4,6 +4,7 @@
 #   scripts/test.sh              everything but the slow tests
 #   scripts/test.sh -m slow      arguments go to pytest
 #
+# Tests of the reports need Chromium or Chrome; without it they are skipped.
 # CONFORMANCE=folder names the folder with the recorded results (default: ../shared); without it that part is skipped.
 # CONFORMANCE_SECTIONS="plans" chooses among its sections.
 set -uo pipefail
@@ -66,14 +67,15 @@ if [ -f "$results/tools/conformance.py" ]; then
     count
     if ! grep -qE '[0-9]+ passed' "$log"; then failed=$((failed + 1)); fi
 else
-    echo "agreement with nnU-Net                      skipped: there is no folder $results with recorded results"
+    echo "agreement with nnU-Net                      skipped: no recorded results in $results"
 fi
 
 echo
 echo "tests (pytest)"
 selection=(-m "not slow")
 case " $* " in *" -m "*) selection=() ;; esac
-python -m pytest -q -n 2 "${selection[@]}" "$@" 2>&1 | tee "$log"
+# loadgroup: tests that share what is expensive to make say so, and run in one process
+python -m pytest -q -n 2 --dist loadgroup "${selection[@]}" "$@" 2>&1 | tee "$log"
 status=${PIPESTATUS[0]}
 count
 if [ "$status" -ne 0 ]; then

@@ -3,151 +3,166 @@
 from __future__ import annotations
 
 import math
-import shutil
-import textwrap
-from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, Literal
 
+from nnunet_pt.cli._parser import METHOD, OUTPUT, REQUIRED, RUNNING, SUBJECT, WRITTEN, group, make_parser
 from nnunet_pt.core.errors import UsageError
 
 if TYPE_CHECKING:
     from nnunet_pt.core.settings import Workspace
 
+__all__ = ["METHOD", "OUTPUT", "REQUIRED", "RUNNING", "SUBJECT", "WRITTEN", "group", "make_parser"]
+
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
-
-
-class _Formatter(RawDescriptionHelpFormatter):
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=26, width=_width())
-
-
-class _Parser(ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong in two lines instead of repeating the whole usage."""
-        self.exit(2, f"Error: {message}\n  to do:    {self.prog} --help lists all arguments\n")
-
-
-def make_parser(program: str, description: str, examples: str) -> ArgumentParser:
-    """A parser with the help format that all commands share.
-
-    Args:
-        program: Name of the command.
-        description: What it does.
-        examples: Command lines, one in each line.
-    """
-    lines = "\n".join(f"  {line.strip()}" for line in examples.strip().splitlines())
-    return _Parser(
-        prog=program,
-        description=textwrap.fill(description, _width()),
-        epilog=f"examples:\n{lines}",
-        formatter_class=_Formatter,
-    )
-
-
-def _width() -> int:
-    return min(shutil.get_terminal_size().columns, 110) - 2
+DATASET_HELP = "dataset: its number or its name, for example  4  or  Dataset004_Hippocampus"
+DEVICE_HELP = (
+    "where to compute (default: cuda if there is a GPU for it, else mps, else cpu); to choose one of several GPUs, set "
+    "the environment variable CUDA_VISIBLE_DEVICES"
+)
 
 
 def add_datasets(parser: ArgumentParser) -> None:
     """``-d``: one or several datasets."""
-    parser.add_argument(
+    group(parser, REQUIRED).add_argument(
         "-d",
         metavar="ID",
         type=dataset_reference,
         nargs="+",
         required=True,
-        help="dataset ids or names: 4, or Dataset004_Hippocampus; several are worked on one after the other",
+        help="datasets: their numbers or names, for example  4  or  Dataset004_Hippocampus; several are worked on one "
+        "after the other",
     )
 
 
+def add_dataset(parser: ArgumentParser, what: str = DATASET_HELP) -> None:
+    """``-d``: one dataset."""
+    group(parser, REQUIRED).add_argument("-d", metavar="ID", type=dataset_reference, required=True, help=what)
+
+
 def add_output(parser: ArgumentParser, *, progress: bool = True) -> None:
-    """``--verbose`` and, for commands that take a while, ``--no_pbar``."""
-    parser.add_argument("--verbose", action="store_true", help="say more; with an error, print the traceback too")
-    if progress:
-        parser.add_argument("--no_pbar", action="store_true", help="no progress bar")
+    """``--verbose``, ``--no_pbar`` and ``--json_log``, which every command has.
+
+    Args:
+        parser: The parser.
+        progress: Whether the command shows progress at all.
+    """
+    add_verbose(parser)
+    add_no_pbar(parser, "--no_pbar", progress=progress)
+    add_json_log(parser)
+
+
+def add_verbose(parser: ArgumentParser) -> None:
+    """``--verbose``."""
+    group(parser, OUTPUT).add_argument(
+        "--verbose", action="store_true", help="say more; after an error, print the traceback, too"
+    )
+
+
+def add_no_pbar(parser: ArgumentParser, *options: str, progress: bool = True) -> None:
+    """``--no_pbar`` under one or several names."""
+    there_is_none = "" if progress else " (this command has none)"
+    group(parser, OUTPUT).add_argument(*options, action="store_true", help=f"show no progress bar{there_is_none}")
+
+
+def add_json_log(parser: ArgumentParser) -> None:
+    """``--json_log``."""
+    group(parser, OUTPUT).add_argument(
+        "--json_log",
+        action="store_true",
+        help="for programs: write every message, step of progress, error and the result as a line of JSON to standard "
+        "output, and nothing else there",
+    )
 
 
 def add_memory(parser: ArgumentParser) -> None:
     """``--max_ram_gb`` and ``--continue_on_error``."""
-    parser.add_argument(
+    running = group(parser, RUNNING)
+    running.add_argument(
         "--max_ram_gb",
         metavar="GB",
         type=positive_float,
-        help="memory that all workers together may use; fewer cases are worked on at a time if necessary "
-        "(default: 80 %% of what is free)",
+        help="memory that all worker processes together may use; if it does not suffice for all of them, fewer cases "
+        "are worked on at a time (default: 80 %% of what is free)",
     )
-    parser.add_argument(
+    running.add_argument(
         "--continue_on_error",
         action="store_true",
-        help="when a case fails, finish the others and list the failed cases at the end (exit status 1)",
+        help="if a case fails, finish the others and list the failed ones at the end (exit status 1); without it, the "
+        "first failure ends the command",
     )
 
 
-def add_processes(parser: ArgumentParser, option: str = "-np") -> None:
+def add_processes(parser: ArgumentParser, option: str = "-np", what: str = "worker processes") -> None:
     """``-np`` of commands with one number of workers."""
-    parser.add_argument(
+    group(parser, RUNNING).add_argument(
         option,
         metavar="N",
         type=positive_integer,
-        help="worker processes (default: nnUNet_def_n_proc if set, else 8, but not more than there are CPUs)",
+        help=f"{what} (default: the environment variable nnUNet_def_n_proc if it is set, else 8, but not more than "
+        "there are CPUs)",
     )
 
 
 def add_extractor(parser: ArgumentParser) -> None:
     """``-fpe`` and ``--verify_dataset_integrity``."""
-    parser.add_argument(
+    method = group(parser, METHOD)
+    method.add_argument(
         "-fpe",
         metavar="NAME",
         default="DatasetFingerprintExtractor",
-        help="fingerprint extractor (default: %(default)s)",
+        help="fingerprint extractor (default: %(default)s, the only one)",
     )
-    parser.add_argument(
+    method.add_argument(
         "--verify_dataset_integrity",
         action="store_true",
-        help="first check every image and label and report all findings; do this once for each dataset",
+        help="first check every image and label, and report everything that is wrong; do this once for each dataset",
     )
 
 
 def add_planner(parser: ArgumentParser) -> None:
     """``-pl`` and everything that changes what the planner does."""
-    parser.add_argument(
+    method = group(parser, METHOD)
+    method.add_argument(
         "-pl",
         metavar="NAME",
         default="ExperimentPlanner",
-        help="planner (default: %(default)s); recommended: nnUNetPlannerResEncM, ...L or ...XL for GPUs with about "
-        "8, 24 or 40 GB",
+        help="planner (default: %(default)s); recommended: nnUNetPlannerResEncM, nnUNetPlannerResEncL or "
+        "nnUNetPlannerResEncXL for GPUs with about 8, 24 or 40 GB",
     )
-    parser.add_argument(
+    method.add_argument(
         "-gpu_memory_target",
         metavar="GB",
         type=positive_float,
-        help="GPU memory to plan for; changes patch and batch size (default: the planner's own)",
+        help="memory of the GPU to plan for; it decides about patch and batch size (default: what the planner is "
+        "made for)",
     )
-    parser.add_argument(
+    method.add_argument(
         "-preprocessor_name",
         metavar="NAME",
         default="DefaultPreprocessor",
-        help="preprocessor (default: %(default)s)",
+        help="preprocessor (default: %(default)s, the only one)",
     )
-    parser.add_argument(
+    method.add_argument(
         "-overwrite_target_spacing",
         metavar="MM",
         type=positive_float,
         nargs="+",
-        help="three spacings in mm, in the order of the array axes (usually z y x), for 3d_fullres instead of the "
-        "planned ones; the other configurations follow",
+        help="three spacings in mm to resample to for 3d_fullres, in the order of the array axes (usually z y x); the "
+        "other configurations follow (default: found out from the dataset)",
     )
-    parser.add_argument(
+    method.add_argument(
         "-overwrite_plans_name",
         metavar="NAME",
-        help="write the plans under this name, so that the default plans stay (default: the planner's own)",
+        help="write the plans under this name; give one whenever you change how plans are made, so that the default "
+        "plans stay as they are (default: the planner's own name for them)",
     )
 
 
 def add_configurations(parser: ArgumentParser) -> None:
     """``-c`` and ``-np`` of preprocessing."""
-    parser.add_argument(
+    group(parser, SUBJECT).add_argument(
         "-c",
         metavar="NAME",
         nargs="+",
@@ -155,13 +170,13 @@ def add_configurations(parser: ArgumentParser) -> None:
         help=f"configurations to preprocess (default: {' '.join(CONFIGURATIONS)}); those the plans do not have are "
         "skipped; 3d_cascade_fullres uses the data of 3d_fullres",
     )
-    parser.add_argument(
+    group(parser, RUNNING).add_argument(
         "-np",
         metavar="N",
         type=positive_integer,
         nargs="+",
-        help="worker processes: one number, or one for each configuration (default: 8 for 2d, 4 for 3d_fullres, 8 for "
-        "3d_lowres, 4 for others, but not more than there are CPUs)",
+        help="worker processes that preprocess: one number, or one for each configuration (default: 8 for 2d, 4 for "
+        "3d_fullres, 8 for 3d_lowres, 4 for others, but not more than there are CPUs)",
     )
 
 

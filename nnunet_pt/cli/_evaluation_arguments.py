@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_pt.cli import _arguments as arguments
+from nnunet_pt.cli._facts import facts_of
 from nnunet_pt.cli._run import Outcome
 
 if TYPE_CHECKING:
@@ -20,33 +21,38 @@ DEFAULT_TOLERANCE_MM = 1.0
 
 def add_folders(parser: ArgumentParser) -> None:
     """The two folders."""
-    parser.add_argument("gt_folder", metavar="REFERENCES", type=Path, help="folder of annotations")
-    parser.add_argument(
+    required = arguments.group(parser, arguments.REQUIRED)
+    required.add_argument("gt_folder", metavar="REFERENCES", type=Path, help="folder of annotations")
+    required.add_argument(
         "pred_folder", metavar="PREDICTIONS", type=Path, help="folder of segmentations with the same file names"
     )
 
 
 def add_evaluation(parser: ArgumentParser) -> None:
     """How to compare and where to write."""
-    parser.add_argument(
+    arguments.group(parser, arguments.WRITTEN).add_argument(
         "-o", metavar="FILE", type=Path, help="file to write (default: summary.json in the folder of predictions)"
     )
     arguments.add_processes(parser)
-    parser.add_argument(
-        "--chill", action="store_true", help="annotations without a prediction are fine; they are left out"
+    method = arguments.group(parser, arguments.METHOD)
+    method.add_argument(
+        "--chill",
+        action="store_true",
+        help="leave out annotations without a prediction; without it, they are an error",
     )
-    parser.add_argument(
+    method.add_argument(
         "--surface",
         action="store_true",
         help="compare surfaces, too: 95th percentile of their distances (HD95, in mm) and normalised surface Dice "
         "(NSD), which is the share of surfaces closer than a tolerance",
     )
-    parser.add_argument(
+    method.add_argument(
         "-nsd_tolerance_mm",
         metavar="MM",
         type=arguments.positive_float,
         nargs="+",
-        help=f"one or several tolerances for NSD, switches --surface on (default: {DEFAULT_TOLERANCE_MM:g})",
+        help="one or several tolerances for NSD in mm, switches --surface on (default with --surface: "
+        f"{DEFAULT_TOLERANCE_MM:g})",
     )
     arguments.add_output(parser)
 
@@ -80,7 +86,8 @@ def execute(request: EvaluateRequest) -> Outcome:
     """Compare the folders."""
     from nnunet_pt.evaluation.requests import evaluate
 
-    return Outcome(summaries=(evaluate(request).text(),))
+    evaluation = evaluate(request)
+    return Outcome(summaries=(evaluation.text(),), results=(facts_of(evaluation),))
 
 
 def label_value(text: str) -> int:

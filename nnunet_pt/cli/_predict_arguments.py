@@ -21,7 +21,8 @@ REMEDY = "the reasons are above and in the report; then run the same command wit
 
 def add_images(parser: ArgumentParser) -> None:
     """``-i`` and ``-o``."""
-    parser.add_argument(
+    required = arguments.group(parser, arguments.REQUIRED)
+    required.add_argument(
         "-i",
         metavar="PATH",
         type=Path,
@@ -30,14 +31,14 @@ def add_images(parser: ArgumentParser) -> None:
         help="folder of images <case>_0000.nii.gz, <case>_0001.nii.gz... (a number for each channel, in the format of "
         "the training data), or some of these images",
     )
-    parser.add_argument(
+    required.add_argument(
         "-o", metavar="FOLDER", type=Path, required=True, help="folder for the segmentations; it is made if necessary"
     )
 
 
 def add_folds(parser: ArgumentParser) -> None:
     """``-f``."""
-    parser.add_argument(
+    arguments.group(parser, arguments.SUBJECT).add_argument(
         "-f",
         metavar="FOLD",
         type=arguments.fold,
@@ -55,41 +56,44 @@ def add_prediction(parser: ArgumentParser, *continue_options: str) -> None:
         parser: The parser.
         continue_options: Names of the option that leaves out finished cases.
     """
-    parser.add_argument(
+    method = arguments.group(parser, arguments.METHOD)
+    method.add_argument(
         "-step_size",
         metavar="SHARE",
         type=_share,
         default=0.5,
-        help="distance of tiles as a share of their size; larger is faster and less accurate (default: %(default)g)",
+        help="distance of tiles as a share of their size, above 0 and up to 1; larger is faster and less accurate "
+        "(default: %(default)g)",
     )
-    parser.add_argument(
+    method.add_argument(
         "--disable_tta", action="store_true", help="do not average over mirrored images: faster, slightly less accurate"
     )
-    parser.add_argument("--verbose", action="store_true", help="say more; with an error, print the traceback too")
-    parser.add_argument(
+    arguments.add_verbose(parser)
+    arguments.group(parser, arguments.WRITTEN).add_argument(
         "--save_probabilities", action="store_true", help="write <case>.npz and <case>.pkl, too (needed for ensembles)"
     )
-    parser.add_argument(
+    arguments.group(parser, arguments.RUNNING).add_argument(
         *continue_options, action="store_true", help="keep the predictions that exist, and do only the others"
     )
-    parser.add_argument(
+    subject = arguments.group(parser, arguments.SUBJECT)
+    subject.add_argument(
         "-chk",
         metavar="NAME",
         default="checkpoint_final.pth",
         help="file name of the weights in each fold's folder (default: %(default)s)",
     )
-    parser.add_argument(
+    subject.add_argument(
         "-prev_stage_predictions",
         metavar="FOLDER",
         type=Path,
-        help="for 3d_cascade_fullres: output folder of the prediction with 3d_lowres",
+        help="for 3d_cascade_fullres, which needs it: output folder of the prediction with 3d_lowres",
     )
 
 
 def add_threads(parser: ArgumentParser, default: int | None, explained: str) -> None:
     """``-npp`` and ``-nps``."""
     for option, what in (("-npp", "read and preprocess images"), ("-nps", "resample and write predictions")):
-        parser.add_argument(
+        arguments.group(parser, arguments.RUNNING).add_argument(
             option,
             metavar="N",
             type=arguments.natural,
@@ -100,35 +104,33 @@ def add_threads(parser: ArgumentParser, default: int | None, explained: str) -> 
 
 def add_running(parser: ArgumentParser) -> None:
     """Where and how to compute."""
-    parser.add_argument(
-        "-device",
-        choices=("cuda", "cpu", "mps"),
-        help="where to compute (default: cuda if there is one, else mps, else cpu); CUDA_VISIBLE_DEVICES chooses a GPU",
-    )
-    parser.add_argument("--disable_progress_bar", action="store_true", help="no progress bar")
-    parser.add_argument(
+    running = arguments.group(parser, arguments.RUNNING)
+    running.add_argument("-device", choices=("cuda", "cpu", "mps"), help=arguments.DEVICE_HELP)
+    arguments.add_no_pbar(parser, "--disable_progress_bar", "--no_pbar")
+    running.add_argument(
         "--not_on_device",
         action="store_true",
         help="collect the results of tiles in the computer's memory; for large images on a small GPU (done without "
         "being asked if memory runs out)",
     )
-    parser.add_argument(
+    running.add_argument(
         "-tiles_per_batch",
         metavar="N",
         type=arguments.positive_integer,
         help="tiles that go through the network at once (default: as many as pay; fewer if memory runs out)",
     )
-    parser.add_argument(
+    running.add_argument(
         "-precision",
         choices=("auto", "fp32", "bf16", "fp16"),
         default="auto",
         help="of the network's computations (default: %(default)s, mixed precision where the device is fast in it)",
     )
-    parser.add_argument(
+    arguments.group(parser, arguments.METHOD).add_argument(
         "--keep_orientation",
         action="store_true",
         help="predict images as they lie, even if the model knows that its training images lay differently",
     )
+    arguments.add_json_log(parser)
 
 
 def _share(text: str) -> float:
@@ -192,6 +194,7 @@ def main(
             failures=tuple(report.failures),
             failure_status=EXIT_SOME_FAILED,
             failure_remedy=REMEDY,
+            results=({"report": report.path, "cases": {name: case.status for name, case in report.cases.items()}},),
         )
 
     return run(parser, execute, argv, to_continue=TO_CONTINUE)

@@ -10,21 +10,16 @@ from nnunet_pt.cli import _arguments as arguments
 
 def add_pretraining(parser: ArgumentParser) -> None:
     """``-d``, ``-n`` and ``-pc``: dataset, name and checkpoint."""
-    parser.add_argument(
-        "-d",
-        metavar="ID",
-        type=arguments.dataset_reference,
-        required=True,
-        help="dataset id or name: 4, or Dataset004_Hippocampus",
-    )
-    parser.add_argument(
+    arguments.add_dataset(parser)
+    required = arguments.group(parser, arguments.REQUIRED)
+    required.add_argument(
         "-n",
         "--pretraining_name",
         metavar="NAME",
         required=True,
         help="your name for the pre-training, one for each checkpoint; it becomes a part of the name of the plans",
     )
-    parser.add_argument(
+    required.add_argument(
         "-pc",
         "--pretrained_checkpoint",
         metavar="CHECKPOINT",
@@ -36,18 +31,19 @@ def add_pretraining(parser: ArgumentParser) -> None:
 
 def add_preprocessing(parser: ArgumentParser) -> None:
     """What concerns the preprocessing that follows."""
-    parser.add_argument(
+    arguments.group(parser, arguments.RUNNING).add_argument(
         "-np",
         metavar="N",
         type=arguments.positive_integer,
-        help="worker processes (default: 4, but not more than there are CPUs)",
+        help="worker processes that preprocess (default: 4, but not more than there are CPUs)",
     )
-    parser.add_argument(
+    method = arguments.group(parser, arguments.METHOD)
+    method.add_argument(
         "--overwrite_pp",
         action="store_true",
         help="preprocess every case again; without it, cases that are there and up to date are kept",
     )
-    parser.add_argument(
+    method.add_argument(
         "--force",
         action="store_true",
         help="replace plans of this name even if they were edited or made for another checkpoint, and data of other "

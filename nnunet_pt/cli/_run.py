@@ -15,15 +15,26 @@ import signal
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import FrameType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from nnunet_pt.core.console import duration, get_logger, setup_console
+from nnunet_pt.cli._facts import facts_of
+from nnunet_pt.core.console import (
+    duration,
+    event,
+    get_logger,
+    python_warnings_shown,
+    setup_console,
+    show_error,
+)
 from nnunet_pt.core.errors import NnunetError
+from nnunet_pt.core.json_log import JsonLog
+from nnunet_pt.core.settings import process_number
 
 if TYPE_CHECKING:
+    from nnunet_pt.core.colours import Style
     from nnunet_pt.core.workers import CaseFailure
 
 EXIT_SOME_FAILED = 3
@@ -34,12 +45,8 @@ EXIT_TERMINATED = 143
 RUN_AGAIN = "Run the same command again to continue."
 
 
-class CaseResult(Protocol):
-    """What a stage that works on cases gives back."""
-
-    @property
-    def failures(self) -> Sequence[CaseFailure]:
-        """Cases that could not be done."""
+class Result(Protocol):
+    """What a command's function gives back; if it works on cases, it also has ``failures``."""
 
     def summary(self) -> str:
         """What was written and where."""
@@ -54,23 +61,34 @@ class Outcome:
         failures: Cases that failed while the others were finished; the summaries say why.
         failure_status: Exit status if there are any.
         failure_remedy: What to do then.
+        results: Names and figures for programs, one mapping for each dataset.
     """
 
     summaries: tuple[str, ...]
     failures: tuple[str, ...] = ()
     failure_status: int = 1
     failure_remedy: str = "correct these cases and run the same command again; finished cases are not done again"
+    results: tuple[Mapping[str, Any], ...] = ()
 
     @classmethod
-    def of(cls, results: Iterable[CaseResult]) -> Outcome:
+    def of(cls, results: Iterable[Result]) -> Outcome:
         """Collect the results of several datasets."""
         done = tuple(results)
-        failures = tuple(failure.case for result in done for failure in result.failures)
-        return cls(summaries=tuple(result.summary() for result in done), failures=failures)
+        failed: list[CaseFailure] = [failure for result in done for failure in getattr(result, "failures", ())]
+        return cls(
+            summaries=tuple(result.summary() for result in done),
+            failures=tuple(failure.case for failure in failed),
+            results=tuple(facts_of(result) for result in done),
+        )
 
     def __add__(self, other: Outcome) -> Outcome:
         """What two steps did."""
-        return replace(self, summaries=self.summaries + other.summaries, failures=self.failures + other.failures)
+        return replace(
+            self,
+            summaries=self.summaries + other.summaries,
+            failures=self.failures + other.failures,
+            results=self.results + other.results,
+        )
 
 
 class _Terminated(BaseException):
@@ -97,15 +115,26 @@ def run(
     Returns:
         The exit status.
     """
-    if ignore_unknown:
-        args, unknown = parser.parse_known_args(argv)
-    else:
-        args, unknown = parser.parse_args(argv), []
-    try:
-        setup_console(verbose=args.verbose)
+    words = sys.argv[1:] if argv is None else list(argv)
+    with contextlib.ExitStack() as stack:
+        stack.callback(setup_console)
+        log = stack.enter_context(JsonLog(process_number())) if "--json_log" in words else None
+        setup_console(json_log=log)  # for messages about wrong arguments
+        args, unknown = parser.parse_known_args(words) if ignore_unknown else (parser.parse_args(words), [])
+        if args.json_log and log is None:  # the option was abbreviated
+            log = stack.enter_context(JsonLog(process_number()))
+        setup_console(verbose=args.verbose, json_log=log)
+        stack.enter_context(python_warnings_shown())
         logging.raiseExceptions = False  # if nobody reads our messages any more, the work is still finished
+        if log is not None:
+            log.write("start", f"{parser.prog} {' '.join(words)}".strip(), data=_start_data(parser, words))
         if unknown:
-            get_logger().warning(_ignored(parser, unknown))
+            get_logger().warning("%s", _ignored(parser, unknown))
+        return _run_parsed(command, args, to_continue)
+
+
+def _run_parsed(command: Callable[[Namespace], Outcome], args: Namespace, to_continue: str) -> int:
+    try:
         with _sigterm_raises():
             _execute(command, args)
         _flush_output()
@@ -113,14 +142,15 @@ def run(
         _flush_output()
         return EXIT_BROKEN_PIPE
     except NnunetError as error:
-        return _report(f"Error: {error}", error.exit_status, args.verbose)
+        return _report(error, error.exit_status, args.verbose)
     except KeyboardInterrupt:
-        return _report(f"Stopped. {to_continue}", EXIT_INTERRUPTED, args.verbose)
+        return _report(NnunetError(f"Stopped. {to_continue}"), EXIT_INTERRUPTED, args.verbose, stopped=True)
     except _Terminated:
-        return _report(f"Terminated. {to_continue}", EXIT_TERMINATED, args.verbose)
+        return _report(NnunetError(f"Terminated. {to_continue}"), EXIT_TERMINATED, args.verbose, stopped=True)
     except Exception as error:
-        hint = "" if args.verbose else "\n  Run it again with --verbose and report what it prints."
-        return _report(f"This is a bug in nnunet_pt: {type(error).__name__}: {error}{hint}", EXIT_BUG, args.verbose)
+        remedy = None if args.verbose else "run it again with --verbose and report what it prints"
+        bug = NnunetError(f"This is a bug in nnunet_pt: {type(error).__name__}: {error}", remedy=remedy)
+        return _report(bug, EXIT_BUG, args.verbose)
     return 0
 
 
@@ -129,9 +159,13 @@ def _execute(command: Callable[[Namespace], Outcome], args: Namespace) -> None:
     outcome = command(args)
     verb = "Ended after" if outcome.failures else "Done in"
     separator = " " if len(outcome.summaries) == 1 and "\n" not in outcome.summaries[0] else "\n"
-    took = _took(time.monotonic() - start)
-    if outcome.summaries:  # a process that only helped has none
-        get_logger().info(f"{verb} {took}:{separator}" + "\n".join(outcome.summaries))
+    seconds = time.monotonic() - start
+    text = f"{verb} {_took(seconds)}" + f":{separator}" * bool(outcome.summaries) + "\n".join(outcome.summaries)
+    if outcome.summaries or args.json_log:  # there are none if a process only helped, or showed what was asked for
+        data = {"seconds": round(seconds, 3), "summaries": outcome.summaries, "results": outcome.results}
+        data["failures"] = tuple(dict.fromkeys(outcome.failures))
+        style: Style = "warning" if outcome.failures else "ok"
+        get_logger().info("%s", text, extra=event("result", data, style=style))
     if outcome.failures:
         error = NnunetError(
             f"{len(set(outcome.failures))} case(s) failed: {', '.join(dict.fromkeys(outcome.failures))}. "
@@ -140,6 +174,14 @@ def _execute(command: Callable[[Namespace], Outcome], args: Namespace) -> None:
         )
         error.exit_status = outcome.failure_status
         raise error
+
+
+def _start_data(parser: ArgumentParser, words: Sequence[str]) -> dict[str, Any]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    with contextlib.suppress(PackageNotFoundError):
+        return {"command": parser.prog, "arguments": list(words), "version": version("nnunet-pt")}
+    return {"command": parser.prog, "arguments": list(words), "version": None}
 
 
 def _flush_output() -> None:
@@ -151,13 +193,14 @@ def _flush_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _report(message: str, status: int, verbose: bool) -> int:
+def _report(error: NnunetError, status: int, verbose: bool, *, stopped: bool = False) -> int:
     _flush_output()
+    trace = None
     if verbose:
         import traceback
 
-        traceback.print_exc()
-    print(message, file=sys.stderr)
+        trace = traceback.format_exc()
+    show_error(error, exit_status=status, stopped=stopped, trace=trace)
     return status
 
 

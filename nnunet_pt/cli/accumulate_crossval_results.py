@@ -5,29 +5,37 @@ from __future__ import annotations
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nnunet_pt.cli import _arguments as arguments
 from nnunet_pt.cli._run import Outcome, run
+
+if TYPE_CHECKING:
+    from nnunet_pt.evaluation.crossval_request import CrossvalRequest
 
 
 def build_parser() -> ArgumentParser:
     """The parser of this command."""
     parser = arguments.make_parser(
         "nnUNetv2_accumulate_crossval_results",
-        "Copy the validation predictions of all folds of a model into one folder and evaluate them together.",
+        "Copy the validation predictions of all folds of a model into one folder and evaluate them together. "
+        "nnUNetv2_find_best_configuration does it by itself.",
         """
         nnUNetv2_accumulate_crossval_results 4 -c 3d_fullres
         nnUNetv2_accumulate_crossval_results 4 -c 2d -f 0 1 2 -o /data/crossval_2d
         """,
     )
-    parser.add_argument(
-        "dataset_name_or_id",
-        metavar="DATASET",
-        type=arguments.dataset_reference,
-        help="4, or Dataset004_Hippocampus",
+    required = arguments.group(parser, arguments.REQUIRED)
+    required.add_argument(
+        "dataset_name_or_id", metavar="DATASET", type=arguments.dataset_reference, help=arguments.DATASET_HELP
     )
-    parser.add_argument("-c", metavar="NAME", required=True, help="configuration: 2d, 3d_fullres...")
-    parser.add_argument(
+    required.add_argument(
+        "-c",
+        metavar="NAME",
+        required=True,
+        help="configuration of the model: 2d, 3d_fullres, 3d_lowres or 3d_cascade_fullres",
+    )
+    arguments.group(parser, arguments.WRITTEN).add_argument(
         "-o",
         metavar="FOLDER",
         type=Path,
@@ -35,8 +43,11 @@ def build_parser() -> ArgumentParser:
         "which is replaced)",
     )
     add_folds(parser)
-    parser.add_argument("-p", metavar="NAME", default="nnUNetPlans", help="plans (default: %(default)s)")
-    parser.add_argument("-tr", metavar="NAME", default="nnUNetTrainer", help="trainer (default: %(default)s)")
+    subject = arguments.group(parser, arguments.SUBJECT)
+    subject.add_argument("-p", metavar="NAME", default="nnUNetPlans", help="plans of the model (default: %(default)s)")
+    subject.add_argument(
+        "-tr", metavar="NAME", default="nnUNetTrainer", help="trainer of the model (default: %(default)s)"
+    )
     arguments.add_processes(parser)
     arguments.add_output(parser)
     return parser
@@ -44,8 +55,13 @@ def build_parser() -> ArgumentParser:
 
 def add_folds(parser: ArgumentParser) -> None:
     """``-f``: the folds of a cross-validation."""
-    parser.add_argument(
-        "-f", metavar="FOLD", type=fold, nargs="+", default=[0, 1, 2, 3, 4], help="folds (default: 0 1 2 3 4)"
+    arguments.group(parser, arguments.SUBJECT).add_argument(
+        "-f",
+        metavar="FOLD",
+        type=fold,
+        nargs="+",
+        default=[0, 1, 2, 3, 4],
+        help="folds, which must be trained and validated (default: 0 1 2 3 4)",
     )
 
 
@@ -58,35 +74,28 @@ def fold(text: str) -> int:
     return int(text)
 
 
-def execute(args: Namespace) -> Outcome:
-    """Accumulate and evaluate."""
-    from nnunet_pt.core.errors import StorageError
-    from nnunet_pt.core.resources import default_num_processes
-    from nnunet_pt.core.settings import Workspace
-    from nnunet_pt.dataset.cases import resolve_dataset_name
-    from nnunet_pt.evaluation.crossval import Folds, ModelName, accumulate, crossval_folder_name, references_folder
+def request(args: Namespace) -> CrossvalRequest:
+    """What the arguments ask for."""
+    from nnunet_pt.evaluation.crossval_request import CrossvalRequest
 
-    workspace = Workspace.from_environment()
-    dataset = resolve_dataset_name(args.dataset_name_or_id, workspace)
-    model = ModelName(trainer=args.tr, plans=args.p, configuration=args.c)
-    folds = Folds.survey(workspace.results / dataset, model, args.f)
-    folds.require()
-    output = args.o or folds.folder / crossval_folder_name(args.f)
-    if args.o is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise StorageError(
-            f"The output folder {output} is not empty.",
-            remedy="choose another folder, or remove it: nothing in it is overwritten",
-        )
-    dice = accumulate(
-        folds,
-        output,
-        references_folder(workspace, dataset),
-        num_processes=args.np or default_num_processes(8),
+    return CrossvalRequest(
+        dataset=args.dataset_name_or_id,
+        configuration=args.c,
+        trainer=args.tr,
+        plans_name=args.p,
+        folds=tuple(args.f),
+        output=args.o,
+        num_processes=args.np,
         progress=not args.no_pbar,
     )
-    number = len(folds.predictions)
-    text = f"{model}: mean Dice {dice:.5f} in {number} cases of folds {', '.join(map(str, args.f))}. Written: {output}"
-    return Outcome(summaries=(text,))
+
+
+def execute(args: Namespace) -> Outcome:
+    """Accumulate and evaluate."""
+    from nnunet_pt.core.settings import Workspace
+    from nnunet_pt.evaluation.crossval_request import accumulate_crossval
+
+    return Outcome.of([accumulate_crossval(request(args), Workspace.from_environment())])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

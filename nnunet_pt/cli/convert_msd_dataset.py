@@ -21,8 +21,10 @@ def build_parser() -> ArgumentParser:
         nnUNetv2_convert_MSD_dataset -i /data/Task05_Prostate -overwrite_id 105 -np 4
         """,
     )
-    parser.add_argument("-i", metavar="FOLDER", type=Path, required=True, help="the folder TaskXX_Name")
-    parser.add_argument(
+    arguments.group(parser, arguments.REQUIRED).add_argument(
+        "-i", metavar="FOLDER", type=Path, required=True, help="the folder TaskXX_Name"
+    )
+    arguments.group(parser, arguments.WRITTEN).add_argument(
         "-overwrite_id",
         metavar="ID",
         type=arguments.positive_integer,
@@ -45,9 +47,13 @@ def execute(args: Namespace) -> Outcome:
         num_processes=args.np,
         progress=not args.no_pbar,
     )
-    return Outcome(summaries=(f"{args.i.name} -> {folder}",))
+    return Outcome(summaries=(f"{args.i.name} -> {folder}",), results=({"folder": folder},))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     return run(build_parser(), execute, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

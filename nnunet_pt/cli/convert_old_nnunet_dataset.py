@@ -19,13 +19,14 @@ def build_parser() -> ArgumentParser:
         nnUNetv2_convert_old_nnUNet_dataset /data/nnUNet_raw_data/Task027_ACDC Dataset027_ACDC
         """,
     )
-    parser.add_argument(
+    required = arguments.group(parser, arguments.REQUIRED)
+    required.add_argument(
         "input_folder",
         metavar="FOLDER",
         type=Path,
         help="path of the old folder TaskXXX_Name, which has imagesTr, labelsTr and dataset.json",
     )
-    parser.add_argument("output_dataset_name", metavar="NAME", help="name of the new dataset: DatasetXXX_Name")
+    required.add_argument("output_dataset_name", metavar="NAME", help="name of the new dataset: DatasetXXX_Name")
     arguments.add_output(parser)
     return parser
 
@@ -38,9 +39,13 @@ def execute(args: Namespace) -> Outcome:
     folder = convert_old_nnunet_dataset(
         args.input_folder, args.output_dataset_name, Workspace.from_environment(), progress=not args.no_pbar
     )
-    return Outcome(summaries=(f"{args.input_folder.name} -> {folder}",))
+    return Outcome(summaries=(f"{args.input_folder.name} -> {folder}",), results=({"folder": folder},))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     return run(build_parser(), execute, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

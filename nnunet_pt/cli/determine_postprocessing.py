@@ -5,9 +5,13 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nnunet_pt.cli import _arguments as arguments
 from nnunet_pt.cli._run import Outcome, run
+
+if TYPE_CHECKING:
+    from nnunet_pt.evaluation.postprocessing_requests import FindPostprocessingRequest
 
 
 def build_parser() -> ArgumentParser:
@@ -22,11 +26,14 @@ def build_parser() -> ArgumentParser:
         nnUNetv2_determine_postprocessing -i out -ref labelsTr -plans_json plans.json -dataset_json dataset.json
         """,
     )
-    parser.add_argument("-i", metavar="FOLDER", type=Path, required=True, help="folder of segmentations")
-    parser.add_argument("-ref", metavar="FOLDER", type=Path, required=True, help="folder of the annotations")
+    required = arguments.group(parser, arguments.REQUIRED)
+    required.add_argument("-i", metavar="FOLDER", type=Path, required=True, help="folder of segmentations")
+    required.add_argument(
+        "-ref", metavar="FOLDER", type=Path, required=True, help="folder of annotations with the same file names"
+    )
     add_descriptions(parser)
     arguments.add_processes(parser)
-    parser.add_argument(
+    arguments.group(parser, arguments.WRITTEN).add_argument(
         "--remove_postprocessed", action="store_true", help="do not keep the postprocessed segmentations"
     )
     arguments.add_output(parser)
@@ -36,28 +43,34 @@ def build_parser() -> ArgumentParser:
 def add_descriptions(parser: ArgumentParser) -> None:
     """``-plans_json`` and ``-dataset_json``."""
     for name, says in (("plans", "how the files are read"), ("dataset", "what the labels are")):
-        parser.add_argument(
-            f"-{name}_json", metavar="FILE", type=Path, help=f"says {says} (default: {name}.json in the input folder)"
+        arguments.group(parser, arguments.METHOD).add_argument(
+            f"-{name}_json",
+            metavar="FILE",
+            type=Path,
+            help=f"file that says {says} (default: {name}.json in the input folder)",
         )
+
+
+def request(args: Namespace) -> FindPostprocessingRequest:
+    """What the arguments ask for."""
+    from nnunet_pt.evaluation.postprocessing_requests import FindPostprocessingRequest
+
+    return FindPostprocessingRequest(
+        segmentations=args.i,
+        references=args.ref,
+        plans_json=args.plans_json,
+        dataset_json=args.dataset_json,
+        keep_files=not args.remove_postprocessed,
+        num_processes=args.np,
+        progress=not args.no_pbar,
+    )
 
 
 def execute(args: Namespace) -> Outcome:
     """Determine the postprocessing."""
-    from nnunet_pt.core.resources import default_num_processes
-    from nnunet_pt.dataset.description import DatasetDescription
-    from nnunet_pt.evaluation.postprocessing import determine_postprocessing
-    from nnunet_pt.plans.plans import Plans
+    from nnunet_pt.evaluation.postprocessing_requests import find_postprocessing
 
-    result = determine_postprocessing(
-        args.i,
-        args.ref,
-        Plans.load(args.plans_json or args.i / "plans.json"),
-        DatasetDescription.load(args.dataset_json or args.i / "dataset.json"),
-        num_processes=args.np or default_num_processes(8),
-        keep_files=not args.remove_postprocessed,
-        progress=not args.no_pbar,
-    )
-    return Outcome(summaries=(result.summary(),))
+    return Outcome.of([find_postprocessing(request(args))])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

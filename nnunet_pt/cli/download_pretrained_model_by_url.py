@@ -23,7 +23,9 @@ def build_parser() -> ArgumentParser:
         nnUNetv2_download_pretrained_model_by_url https://example.org/hippocampus.zip
         """,
     )
-    parser.add_argument("url", metavar="URL", help="address of the archive: https://...")
+    arguments.group(parser, arguments.REQUIRED).add_argument(
+        "url", metavar="URL", help="address of the archive: https://..."
+    )
     add_checks(parser)
     arguments.add_output(parser)
     return parser
@@ -44,9 +46,13 @@ def execute(args: Namespace) -> Outcome:
     from nnunet_pt.sharing.download import download_and_install
 
     result = download_and_install(request(args), Workspace.from_environment())
-    return Outcome(summaries=(result.summary(),))
+    return Outcome.of([result])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     return run(build_parser(), execute, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

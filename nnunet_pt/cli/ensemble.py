@@ -21,12 +21,17 @@ def build_parser() -> ArgumentParser:
         nnUNetv2_ensemble -i out_a out_b out_c -o out_ensemble -np 4 --save_npz
         """,
     )
-    parser.add_argument(
+    required = arguments.group(parser, arguments.REQUIRED)
+    required.add_argument(
         "-i", metavar="FOLDER", type=Path, nargs="+", required=True, help="folders of predictions with probabilities"
     )
-    parser.add_argument("-o", metavar="FOLDER", type=Path, required=True, help="output folder")
+    required.add_argument(
+        "-o", metavar="FOLDER", type=Path, required=True, help="output folder; it is made if necessary"
+    )
     arguments.add_processes(parser)
-    parser.add_argument("--save_npz", action="store_true", help="write the averaged probabilities, too")
+    arguments.group(parser, arguments.WRITTEN).add_argument(
+        "--save_npz", action="store_true", help="write the averaged probabilities, too"
+    )
     arguments.add_output(parser)
     return parser
 
@@ -45,7 +50,11 @@ def execute(args: Namespace) -> Outcome:
         progress=not args.no_pbar,
     )
     text = f"ensembles of {len(args.i)} predictions for {len(result.results)} cases. Written: {args.o}"
-    return Outcome(summaries=(text,), failures=tuple(failure.case for failure in result.failures))
+    return Outcome(
+        summaries=(text,),
+        failures=tuple(failure.case for failure in result.failures),
+        results=({"folder": args.o, "cases": sorted(result.results)},),
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -27,8 +27,21 @@ def build_parser() -> ArgumentParser:
         """,
     )
     evaluation.add_folders(parser)
-    parser.add_argument("-djfile", metavar="FILE", type=Path, required=True, help="dataset.json of the model")
-    parser.add_argument("-pfile", metavar="FILE", type=Path, required=True, help="plans.json of the model")
+    required = arguments.group(parser, arguments.REQUIRED)
+    required.add_argument(
+        "-djfile",
+        metavar="FILE",
+        type=Path,
+        required=True,
+        help="dataset.json, which says what the labels are; nnUNetv2_predict puts one into the folder of predictions",
+    )
+    required.add_argument(
+        "-pfile",
+        metavar="FILE",
+        type=Path,
+        required=True,
+        help="plans.json, which says how the files are read; it is there, too",
+    )
     evaluation.add_evaluation(parser)
     return parser
 
@@ -51,3 +64,7 @@ def execute(args: Namespace) -> Outcome:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     return run(build_parser(), execute, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -26,14 +26,19 @@ def build_parser() -> ArgumentParser:
         """,
     )
     evaluation.add_folders(parser)
-    parser.add_argument(
-        "-l", metavar="LABEL", type=evaluation.label_value, nargs="+", required=True, help="labels to compare"
+    arguments.group(parser, arguments.REQUIRED).add_argument(
+        "-l",
+        metavar="LABEL",
+        type=evaluation.label_value,
+        nargs="+",
+        required=True,
+        help="labels to compare: their values in the files, from 0 to 65535",
     )
-    parser.add_argument(
+    arguments.group(parser, arguments.METHOD).add_argument(
         "-il",
         metavar="LABEL",
         type=evaluation.label_value,
-        help="ignore label: voxels with this value in the annotation do not count",
+        help="ignore label: voxels with this value in the annotation do not count (default: all count)",
     )
     evaluation.add_evaluation(parser)
     return parser
@@ -57,3 +62,7 @@ def execute(args: Namespace) -> Outcome:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     return run(build_parser(), execute, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

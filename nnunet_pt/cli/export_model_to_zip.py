@@ -26,22 +26,23 @@ def build_parser() -> ArgumentParser:
         nnUNetv2_export_model_to_zip -d 4 -o all_there_is.zip --not_strict
         """,
     )
-    parser.add_argument(
-        "-d", metavar="ID", type=arguments.dataset_reference, required=True, help="4, or Dataset004_Hippocampus"
-    )
-    parser.add_argument("-o", metavar="FILE", type=Path, required=True, help="the archive to write: model.zip")
-    parser.add_argument(
+    arguments.add_dataset(parser)
+    required = arguments.group(parser, arguments.REQUIRED)
+    subject = arguments.group(parser, arguments.SUBJECT)
+    written = arguments.group(parser, arguments.WRITTEN)
+    required.add_argument("-o", metavar="FILE", type=Path, required=True, help="the archive to write: model.zip")
+    subject.add_argument(
         "-c",
         metavar="NAME",
         nargs="+",
         default=["3d_lowres", "3d_fullres", "2d", "3d_cascade_fullres"],
         help="configurations (default: 3d_lowres 3d_fullres 2d 3d_cascade_fullres, as far as the plans have them)",
     )
-    parser.add_argument(
+    subject.add_argument(
         "-tr", metavar="NAME", nargs="+", default=["nnUNetTrainer"], help="trainers (default: nnUNetTrainer)"
     )
-    parser.add_argument("-p", metavar="NAME", nargs="+", default=["nnUNetPlans"], help="plans (default: nnUNetPlans)")
-    parser.add_argument(
+    subject.add_argument("-p", metavar="NAME", nargs="+", default=["nnUNetPlans"], help="plans (default: nnUNetPlans)")
+    subject.add_argument(
         "-f",
         metavar="FOLD",
         type=arguments.fold,
@@ -49,22 +50,22 @@ def build_parser() -> ArgumentParser:
         default=[0, 1, 2, 3, 4],
         help="folds: numbers, or all (default: 0 1 2 3 4)",
     )
-    parser.add_argument(
+    subject.add_argument(
         "-chk",
         metavar="FILE",
         nargs="+",
         default=["checkpoint_final.pth"],
         help="names of checkpoints (default: checkpoint_final.pth)",
     )
-    parser.add_argument(
+    written.add_argument(
         "--not_strict",
         action="store_true",
         help="pack what there is, and say what is missing (default: if anything is missing, write nothing)",
     )
-    parser.add_argument(
+    written.add_argument(
         "--exp_cv_preds", action="store_true", help="also pack the predictions for the validation cases of each fold"
     )
-    parser.add_argument(
+    written.add_argument(
         "--small",
         action="store_true",
         help="leave the optimizer's state out of the checkpoints: half the size, enough to predict and to fine-tune, "
@@ -99,9 +100,13 @@ def execute(args: Namespace) -> Outcome:
     from nnunet_pt.sharing.export_model import export_model
 
     result = export_model(request(args), Workspace.from_environment())
-    return Outcome(summaries=(result.summary(),))
+    return Outcome.of([result])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     return run(build_parser(), execute, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

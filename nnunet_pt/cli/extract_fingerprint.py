@@ -17,8 +17,9 @@ def build_parser() -> ArgumentParser:
     """The parser of this command."""
     parser = arguments.make_parser(
         "nnUNetv2_extract_fingerprint",
-        "Measure spacings, shapes and intensities of a dataset and write nnUNet_preprocessed/DATASET/"
-        "dataset_fingerprint.json. A finished fingerprint is kept unless --clean is given.",
+        "Measure spacings, shapes and intensities of datasets and write nnUNet_preprocessed/DATASET/"
+        "dataset_fingerprint.json: the first step of nnUNetv2_plan_and_preprocess. A finished fingerprint is kept "
+        "unless --clean is given.",
         """
         nnUNetv2_extract_fingerprint -d 4 --verify_dataset_integrity
         nnUNetv2_extract_fingerprint -d 15 16 -np 4 --clean
@@ -27,7 +28,9 @@ def build_parser() -> ArgumentParser:
     arguments.add_datasets(parser)
     arguments.add_extractor(parser)
     arguments.add_processes(parser)
-    parser.add_argument("--clean", action="store_true", help="measure again even if there is a fingerprint")
+    arguments.group(parser, arguments.METHOD).add_argument(
+        "--clean", action="store_true", help="measure again even if there is a fingerprint"
+    )
     arguments.add_memory(parser)
     arguments.add_output(parser)
     return parser
@@ -65,3 +68,7 @@ def execute(args: Namespace) -> Outcome:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     return run(build_parser(), execute, argv, ignore_unknown=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -27,16 +27,15 @@ def build_parser() -> ArgumentParser:
         nnUNetv2_find_best_configuration 4 -c 3d_fullres -tr nnUNetTrainer nnUNetTrainerDA5 -f 0 1 2
         """,
     )
-    parser.add_argument(
-        "dataset_name_or_id",
-        metavar="DATASET",
-        type=arguments.dataset_reference,
-        help="4, or Dataset004_Hippocampus",
+    arguments.group(parser, arguments.REQUIRED).add_argument(
+        "dataset_name_or_id", metavar="DATASET", type=arguments.dataset_reference, help=arguments.DATASET_HELP
     )
-    parser.add_argument(
+    subject = arguments.group(parser, arguments.SUBJECT)
+    method = arguments.group(parser, arguments.METHOD)
+    subject.add_argument(
         "-p", metavar="NAME", nargs="+", default=["nnUNetPlans"], help="plans to compare (default: nnUNetPlans)"
     )
-    parser.add_argument(
+    subject.add_argument(
         "-c",
         metavar="NAME",
         nargs="+",
@@ -44,13 +43,13 @@ def build_parser() -> ArgumentParser:
         help="configurations to compare (default: 2d 3d_fullres 3d_lowres 3d_cascade_fullres); those the plans do not "
         "have are skipped",
     )
-    parser.add_argument(
+    subject.add_argument(
         "-tr", metavar="NAME", nargs="+", default=["nnUNetTrainer"], help="trainers to compare (default: nnUNetTrainer)"
     )
     arguments.add_processes(parser)
     add_folds(parser)
-    parser.add_argument("--disable_ensembling", action="store_true", help="compare single models only")
-    parser.add_argument(
+    method.add_argument("--disable_ensembling", action="store_true", help="compare single models only")
+    method.add_argument(
         "--no_overwrite",
         action="store_true",
         help="keep what an earlier run accumulated and ensembled, even if models were validated again since",
@@ -83,7 +82,7 @@ def execute(args: Namespace) -> Outcome:
     from nnunet_pt.evaluation.best_configuration import find_best_configuration
 
     selection = find_best_configuration(request(args), Workspace.from_environment())
-    return Outcome(summaries=(selection.summary(),))
+    return Outcome.of([selection])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

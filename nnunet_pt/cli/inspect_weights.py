@@ -25,38 +25,60 @@ def build_parser() -> ArgumentParser:
         nnUNetv2_inspect_weights model.safetensors -d 4 -transfer strict --json
         """,
     )
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a file, a folder with one, or OWNER/REPO on the hub")
-    parser.add_argument(
-        "-d", metavar="ID", type=arguments.dataset_reference, help="dataset whose network shall get the weights"
+    arguments.group(parser, arguments.REQUIRED).add_argument(
+        "checkpoint", metavar="CHECKPOINT", help="a file, a folder with one, or OWNER/REPO on the Hugging Face hub"
     )
-    parser.add_argument("-c", metavar="NAME", default="3d_fullres", help="configuration (default: %(default)s)")
-    parser.add_argument("-p", metavar="NAME", default="nnUNetPlans", help="plans (default: %(default)s)")
-    parser.add_argument("-tr", metavar="NAME", default="nnUNetTrainer", help="trainer (default: %(default)s)")
-    parser.add_argument(
+    subject = arguments.group(parser, "the network that would get the weights", "without -d the others do not matter")
+    subject.add_argument(
+        "-d",
+        metavar="ID",
+        type=arguments.dataset_reference,
+        help=f"{arguments.DATASET_HELP}; it must have been planned (default: only show the file)",
+    )
+    subject.add_argument("-c", metavar="NAME", default="3d_fullres", help="configuration (default: %(default)s)")
+    subject.add_argument("-p", metavar="NAME", default="nnUNetPlans", help="plans (default: %(default)s)")
+    subject.add_argument("-tr", metavar="NAME", default="nnUNetTrainer", help="trainer (default: %(default)s)")
+    transfer = arguments.group(parser, "how weights would be transferred")
+    transfer.add_argument(
         "-transfer",
         choices=("strict", "match", "adapt"),
-        help="what is taken: strict: all layers must fit, except the segmentation layers; match: what fits; adapt: "
-        "what differs in channels, kernel size, depth, width or patch size is adapted (default: adapt; for plans that "
+        help="strict: all layers must fit, except the segmentation layers; match: what fits is taken; adapt: what "
+        "differs in channels, kernel size, depth, width or patch size is adapted (default: adapt; for plans that "
         "follow a pre-training the rules of nnssl: only the encoder)",
     )
-    parser.add_argument(
-        "-transfer_layers", metavar="LAYERS", nargs="+", help="only these, for example  encoder.stages.0-2 decoder"
+    transfer.add_argument(
+        "-transfer_layers",
+        metavar="LAYERS",
+        nargs="+",
+        help="take only these, for example  encoder.stages.0-2 decoder  (default: all)",
     )
-    parser.add_argument(
+    transfer.add_argument(
         "-transfer_heads",
         choices=("auto", "none"),
         default="auto",
-        help="auto: outputs for labels of the same name are taken (default: %(default)s)",
+        help="auto: outputs for labels of the same name are taken; none: no outputs are (default: %(default)s)",
     )
-    parser.add_argument("--fix_token_axes", action="store_true", help="correct the order of tokens of nnssl's EvaMAE")
-    parser.add_argument("-o", metavar="FOLDER", type=Path, help="write transfer_report.json and .html there (with -d)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    transfer.add_argument(
+        "--fix_token_axes",
+        action="store_true",
+        help="for transformers: correct the order of the axes of tokens of nnssl's masked autoencoders (EvaMAE and "
+        "what derives from it)",
+    )
+    written = arguments.group(parser, arguments.WRITTEN)
+    written.add_argument(
+        "-o",
+        metavar="FOLDER",
+        type=Path,
+        help="with -d: write transfer_report.json and .html there, too (default: nothing is written)",
+    )
+    written.add_argument("--json", action="store_true", help="print what was found as one JSON object, not as text")
     arguments.add_output(parser, progress=False)
     return parser
 
 
 def execute(args: Namespace) -> Outcome:
     """Look into the file and print what was found."""
+    from nnunet_pt.core.console import show
     from nnunet_pt.core.files import plain_json
     from nnunet_pt.core.settings import Settings
     from nnunet_pt.transfer.checkpoint_files import checkpoint_file
@@ -78,11 +100,12 @@ def execute(args: Namespace) -> Outcome:
             fix_token_axes=args.fix_token_axes,
         )
     found = inspect_weights(checkpoint_file(args.checkpoint, Settings.from_environment()), target)
-    print(json.dumps(plain_json(found.to_json()), indent=2) if args.json else found)
+    content = plain_json(found.to_json())
+    show(json.dumps(content, indent=2) if args.json else str(found), content)
     if args.o is None or found.plan is None:
         return Outcome(summaries=())
     written = write_report(found.plan, args.o)
-    return Outcome(summaries=() if args.json else tuple(map(str, written)))
+    return Outcome(summaries=() if args.json else tuple(map(str, written)), results=({"reports": list(written)},))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

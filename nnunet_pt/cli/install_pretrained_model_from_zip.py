@@ -25,7 +25,7 @@ def build_parser() -> ArgumentParser:
         nnUNetv2_install_pretrained_model_from_zip hippocampus.zip --force
         """,
     )
-    parser.add_argument("zip", metavar="FILE", type=Path, help="the archive")
+    arguments.group(parser, arguments.REQUIRED).add_argument("zip", metavar="FILE", type=Path, help="the archive")
     add_checks(parser)
     arguments.add_output(parser)
     return parser
@@ -33,17 +33,21 @@ def build_parser() -> ArgumentParser:
 
 def add_checks(parser: ArgumentParser) -> None:
     """``--sha256``, ``--max_gb`` and ``--force``."""
-    parser.add_argument(
-        "--sha256", metavar="HEX", type=sha256_digest, help="refuse the archive if it has another SHA-256 digest"
+    method = arguments.group(parser, arguments.METHOD)
+    method.add_argument(
+        "--sha256",
+        metavar="HEX",
+        type=sha256_digest,
+        help="refuse the archive if it has another SHA-256 digest (default: take any)",
     )
-    parser.add_argument(
+    method.add_argument(
         "--max_gb",
         metavar="GB",
         type=arguments.positive_float,
         help="size the content may have unpacked, however well it is packed (default: 50, and at most 100 times the "
         "packed size)",
     )
-    parser.add_argument(
+    method.add_argument(
         "--force",
         action="store_true",
         help="replace models that are installed already, as a whole; an old one stays until the new one is complete",
@@ -72,9 +76,13 @@ def execute(args: Namespace) -> Outcome:
     from nnunet_pt.sharing.install_model import install_model
 
     result = install_model(request(args), Workspace.from_environment())
-    return Outcome(summaries=(result.summary(),))
+    return Outcome.of([result])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     return run(build_parser(), execute, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -26,7 +26,10 @@ def build_parser() -> ArgumentParser:
         nnUNetv2_move_plans_between_datasets -s MODEL_FOLDER -t 15 -tp modelPlans --fit
         """,
     )
-    parser.add_argument(
+    required = arguments.group(parser, arguments.REQUIRED)
+    subject = arguments.group(parser, arguments.SUBJECT)
+    method = arguments.group(parser, arguments.METHOD)
+    required.add_argument(
         "-s",
         metavar="ID",
         type=_dataset_or_path,
@@ -34,25 +37,27 @@ def build_parser() -> ArgumentParser:
         help="id or name of the dataset that has the plans (the finetuning dataset); or the path of a checkpoint or "
         "model folder, whose own plans are taken",
     )
-    parser.add_argument(
+    required.add_argument(
         "-t",
         metavar="ID",
         type=arguments.dataset_reference,
         required=True,
         help="id or name of the dataset that receives them (the pretraining dataset)",
     )
-    parser.add_argument(
-        "-sp", metavar="NAME", help="name of the plans to copy, without .json: nnUNetPlans (needed with a dataset)"
+    subject.add_argument(
+        "-sp",
+        metavar="NAME",
+        help="name of the plans to copy, without .json, usually nnUNetPlans (required if -s is a dataset)",
     )
-    parser.add_argument(
+    subject.add_argument(
         "-tp",
         metavar="NAME",
         help="name of the copy (default: the same name, which replaces plans of that name that -t already has)",
     )
-    parser.add_argument(
+    method.add_argument(
         "--force", action="store_true", help="copy even if the datasets have different numbers of channels"
     )
-    parser.add_argument(
+    method.add_argument(
         "--fit",
         action="store_true",
         help="make the copy fit -t: a normalisation for each of its channels (as in the source where it has a channel "
@@ -95,9 +100,13 @@ def execute(args: Namespace) -> Outcome:
     from nnunet_pt.planning.move_plans import move_plans
 
     path = move_plans(request(args), Workspace.from_environment())
-    return Outcome(summaries=(f"plans written: {path}",))
+    return Outcome(summaries=(f"plans written: {path}",), results=({"path": path},))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     return run(build_parser(), execute, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

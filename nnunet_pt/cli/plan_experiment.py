@@ -10,23 +10,15 @@ from nnunet_pt.cli import _arguments as arguments
 from nnunet_pt.cli._run import Outcome, run
 
 if TYPE_CHECKING:
-    from nnunet_pt.core.settings import Workspace
     from nnunet_pt.planning.planner import PlanRequest
-    from nnunet_pt.plans.plans import Plans
-
-DEFAULT_PLANS = "nnUNetPlans"
-RESIDUAL_HINT = (
-    "Hint: the planners nnUNetPlannerResEncM, ...L and ...XL plan networks with a residual encoder for GPUs with about "
-    "8, 24 and 40 GB, which usually segment better."
-)
 
 
 def build_parser() -> ArgumentParser:
     """The parser of this command."""
     parser = arguments.make_parser(
         "nnUNetv2_plan_experiment",
-        "Choose spacing, patch and batch size, normalisation and network topology from a dataset's fingerprint and "
-        "write nnUNet_preprocessed/DATASET/PLANS_NAME.json.",
+        "Choose spacing, patch and batch size, normalisation and network topology from the fingerprints of datasets "
+        "and write nnUNet_preprocessed/DATASET/PLANS_NAME.json: the second step of nnUNetv2_plan_and_preprocess.",
         """
         nnUNetv2_plan_experiment -d 4
         nnUNetv2_plan_experiment -d 15 -pl nnUNetPlannerResEncL
@@ -56,44 +48,20 @@ def requests(args: Namespace) -> tuple[PlanRequest, ...]:
     )
 
 
-def plan(args: Namespace, workspace: Workspace) -> tuple[Plans, ...]:
-    """Make the plans of all datasets and print them."""
-    from nnunet_pt.core.console import get_logger
-    from nnunet_pt.core.files import json_text
-    from nnunet_pt.planning.planner import plan_experiment
-    from nnunet_pt.planning.summary import plan_summary
-
-    arguments.check_datasets(args.d, workspace)
-    made = []
-    for request in requests(args):
-        plans = plan_experiment(request, workspace)
-        made.append(plans)
-        get_logger().info(plan_summary(plans))
-        get_logger().debug(json_text(plans.to_json()))
-    if any(plans.plans_name == DEFAULT_PLANS for plans in made):
-        get_logger().info(RESIDUAL_HINT)
-    return tuple(made)
-
-
-def outcome(made: Sequence[Plans], workspace: Workspace) -> Outcome:
-    """Which plans were written where."""
-    return Outcome(
-        summaries=tuple(
-            f"{plans.dataset_name}: plans for {', '.join(plans.configuration_names)} -> "
-            f"{workspace.preprocessed / plans.dataset_name / plans.plans_name}.json"
-            for plans in made
-        )
-    )
-
-
 def execute(args: Namespace) -> Outcome:
     """Make the plans."""
     from nnunet_pt.core.settings import Workspace
+    from nnunet_pt.planning.plan_and_preprocess import plan_and_show
 
     workspace = Workspace.from_environment()
-    return outcome(plan(args, workspace), workspace)
+    arguments.check_datasets(args.d, workspace)
+    return Outcome.of(plan_and_show(requests(args), workspace))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     return run(build_parser(), execute, argv, ignore_unknown=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -27,7 +27,7 @@ def build_parser() -> ArgumentParser:
         """,
     )
     pretraining.add_pretraining(parser)
-    parser.add_argument(
+    arguments.group(parser, arguments.SUBJECT).add_argument(
         "-pl",
         "--plans_identifier",
         metavar="NAME",

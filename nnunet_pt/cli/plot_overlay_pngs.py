@@ -26,40 +26,37 @@ def build_parser() -> ArgumentParser:
         nnUNetv2_plot_overlay_pngs -d 4 -o overlays -c 2d -channel_idx 0 -overlay_intensity 0.3
         """,
     )
-    parser.add_argument(
-        "-d",
-        metavar="ID",
-        type=arguments.dataset_reference,
-        required=True,
-        help="dataset id or name: 4, or Dataset004_Hippocampus",
+    arguments.add_dataset(parser)
+    subject = arguments.group(parser, arguments.SUBJECT)
+    arguments.group(parser, arguments.REQUIRED).add_argument(
+        "-o", metavar="FOLDER", type=Path, required=True, help="folder for the pictures <case>.png"
     )
-    parser.add_argument("-o", metavar="FOLDER", type=Path, required=True, help="folder for the pictures <case>.png")
     arguments.add_processes(parser)
-    parser.add_argument(
+    subject.add_argument(
         "-channel_idx",
         metavar="N",
         type=_channel,
         default=0,
         help="which channel to draw, 0 is <case>_0000 (default: %(default)s)",
     )
-    parser.add_argument("--use_raw", action="store_true", help="draw raw instead of preprocessed images")
-    parser.add_argument(
+    subject.add_argument("--use_raw", action="store_true", help="draw raw instead of preprocessed images")
+    subject.add_argument(
         "-p",
         metavar="NAME",
         default="nnUNetPlans",
         help="plans of the preprocessed images (default: %(default)s)",
     )
-    parser.add_argument(
+    subject.add_argument(
         "-c",
         metavar="NAME",
         help="configuration of the preprocessed images (default: 3d_fullres if the plans have it, else 2d)",
     )
-    parser.add_argument(
+    arguments.group(parser, arguments.METHOD).add_argument(
         "-overlay_intensity",
         metavar="FACTOR",
         type=arguments.positive_float,
         default=0.6,
-        help="how strong the colours are (default: %(default)s)",
+        help="factor for the colours; larger is stronger (default: %(default)s)",
     )
     arguments.add_output(parser)
     return parser
@@ -100,3 +97,7 @@ def _channel(text: str) -> int:
     if not text.isdecimal():
         raise ArgumentTypeError(f"{text!r} is not the number of a channel; they are counted from 0")
     return int(text)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

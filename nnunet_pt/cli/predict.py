@@ -28,34 +28,36 @@ def build_parser() -> ArgumentParser:
         """,
     )
     prediction.add_images(parser)
-    parser.add_argument(
-        "-d",
-        metavar="ID",
-        type=arguments.dataset_reference,
-        required=True,
-        help="dataset the model was trained on: 4, or Dataset004_Hippocampus",
+    arguments.add_dataset(
+        parser, "dataset the model was trained on: its number or its name, for example  4  or  Dataset004_Hippocampus"
     )
-    parser.add_argument("-p", metavar="NAME", default="nnUNetPlans", help="plans of the model (default: %(default)s)")
-    parser.add_argument(
+    subject = arguments.group(parser, arguments.SUBJECT)
+    subject.add_argument("-p", metavar="NAME", default="nnUNetPlans", help="plans of the model (default: %(default)s)")
+    subject.add_argument(
         "-tr",
         metavar="NAME",
         default="nnUNetTrainer",
-        help="trainer of the model; it need not be there any more (default: %(default)s)",
+        help="trainer of the model; its file need not be there any more (default: %(default)s)",
     )
-    parser.add_argument(
-        "-c", metavar="NAME", required=True, help="configuration: 2d, 3d_fullres, 3d_lowres, 3d_cascade_fullres"
+    arguments.group(parser, arguments.REQUIRED).add_argument(
+        "-c",
+        metavar="NAME",
+        required=True,
+        help="configuration of the model: 2d, 3d_fullres, 3d_lowres or 3d_cascade_fullres",
     )
     prediction.add_folds(parser)
     prediction.add_prediction(parser, "--continue_prediction")
-    prediction.add_threads(parser, None, "nnUNet_{}, else 3")
-    parser.add_argument(
+    prediction.add_threads(parser, None, "the environment variable nnUNet_{}, else 3")
+    running = arguments.group(parser, arguments.RUNNING)
+    running.add_argument(
         "-num_parts",
         metavar="N",
         type=arguments.positive_integer,
         default=1,
-        help="number of processes (on as many GPUs or machines) that share the cases (default: %(default)s)",
+        help="number of processes, each started by you with a GPU or machine of its own, that share the cases "
+        "(default: %(default)s)",
     )
-    parser.add_argument(
+    running.add_argument(
         "-part_id",
         metavar="N",
         type=arguments.natural,

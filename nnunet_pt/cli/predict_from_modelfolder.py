@@ -28,7 +28,7 @@ def build_parser() -> ArgumentParser:
         """,
     )
     prediction.add_images(parser)
-    parser.add_argument(
+    arguments.group(parser, arguments.REQUIRED).add_argument(
         "-m",
         metavar="FOLDER",
         type=Path,

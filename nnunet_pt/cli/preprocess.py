@@ -11,7 +11,7 @@ from nnunet_pt.cli import _arguments as arguments
 from nnunet_pt.cli._run import Outcome, run
 
 if TYPE_CHECKING:
-    from nnunet_pt.preprocessing.pipeline import PreprocessRequest
+    from nnunet_pt.preprocessing.pipeline import PreprocessRequest, PreprocessResult
 
 CONFIGURATIONS = (*arguments.CONFIGURATIONS, "3d_cascade_fullres")
 
@@ -20,8 +20,9 @@ def build_parser() -> ArgumentParser:
     """The parser of this command."""
     parser = arguments.make_parser(
         "nnUNetv2_preprocess",
-        "Crop, normalise and resample all cases as the plans say and write them to nnUNet_preprocessed/DATASET. "
-        "Started again after an interruption, it redoes only what is missing or out of date.",
+        "Crop, normalise and resample all cases as the plans say and write them to nnUNet_preprocessed/DATASET: the "
+        "last step of nnUNetv2_plan_and_preprocess. Started again after an interruption, it redoes only what is "
+        "missing or out of date.",
         """
         nnUNetv2_preprocess -d 4 -c 3d_fullres
         nnUNetv2_preprocess -d 15 -plans_name pretrainPlans -c 2d 3d_fullres -np 8 4 --max_ram_gb 24
@@ -29,16 +30,17 @@ def build_parser() -> ArgumentParser:
         """,
     )
     arguments.add_datasets(parser)
-    parser.add_argument(
+    arguments.group(parser, arguments.SUBJECT).add_argument(
         "-plans_name",
         "-p",
         metavar="NAME",
         default="nnUNetPlans",
-        help="plans to follow (default: %(default)s)",
+        help="plans to follow, NAME.json in the dataset's folder (default: %(default)s)",
     )
     arguments.add_configurations(parser)
-    parser.add_argument("--clean", action="store_true", help="delete what is there and start over")
-    parser.add_argument(
+    method = arguments.group(parser, arguments.METHOD)
+    method.add_argument("--clean", action="store_true", help="delete what is there and start over")
+    method.add_argument(
         "--verify",
         action="store_true",
         help="read every preprocessed case, and rebuild those that are damaged on disk",
@@ -70,20 +72,30 @@ def requests(args: Namespace) -> tuple[PreprocessRequest, ...]:
 
 def execute(args: Namespace) -> Outcome:
     """Preprocess the datasets."""
-    from nnunet_pt.core.console import get_logger
     from nnunet_pt.core.settings import Workspace
     from nnunet_pt.preprocessing.pipeline import preprocess_dataset
 
     workspace = Workspace.from_environment()
     arguments.check_datasets(args.d, workspace)
     results = [preprocess_dataset(request, workspace) for request in requests(args)]
+    point_out_typing_errors(results)
+    return Outcome.of(results)
+
+
+def point_out_typing_errors(results: Sequence[PreprocessResult]) -> None:
+    """Say which configurations may have been meant by those that were skipped."""
+    from nnunet_pt.core.console import get_logger
+
     for name in dict.fromkeys(name for result in results for name in result.skipped):
         similar = difflib.get_close_matches(name, CONFIGURATIONS, 1, 0.8)
         if similar and similar[0] != name:
             get_logger().warning(f"There was no configuration {name}; did you mean {similar[0]}?")
-    return Outcome.of(results)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     return run(build_parser(), execute, argv, ignore_unknown=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

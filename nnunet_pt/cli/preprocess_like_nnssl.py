@@ -32,7 +32,8 @@ def build_parser() -> ArgumentParser:
         """,
     )
     pretraining.add_pretraining(parser)
-    parser.add_argument(
+    method = arguments.group(parser, arguments.METHOD)
+    method.add_argument(
         "-am",
         "--adaptation_mode",
         metavar="MODE",
@@ -42,15 +43,15 @@ def build_parser() -> ArgumentParser:
         "(like_pretrained; recommended unless voxels are much smaller), that of -os (fixed), or each image's own "
         "(no_resample)",
     )
-    parser.add_argument(
+    method.add_argument(
         "-os",
         "--override_spacing",
         metavar="MM",
         type=float,
         nargs="+",
-        help="three numbers in mm for -am fixed, in the order of the plans' axes (after transpose_forward)",
+        help="three numbers in mm, which -am fixed needs, in the order of the plans' axes (after transpose_forward)",
     )
-    parser.add_argument(
+    method.add_argument(
         "-norm",
         metavar="SCHEME",
         choices=NORMALIZATIONS,

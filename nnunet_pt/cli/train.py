@@ -13,14 +13,17 @@ from nnunet_pt.cli._run import Outcome, run
 if TYPE_CHECKING:
     from nnunet_pt.training.request import TrainRequest
 
+TRANSFER = "how weights are transferred"
+FOLD_HELP = "0 to 4: which fifth of the cases is kept for validation; all: none, train on every case"
+
 
 def build_parser() -> ArgumentParser:
     """The parser of this command."""
     parser = arguments.make_parser(
         "nnUNetv2_train",
-        "Train one fold of a configuration and validate it. Everything goes to nnUNet_results/DATASET/"
-        "TRAINER__PLANS__CONFIGURATION/fold_FOLD. State is saved every few minutes, and when SIGTERM, SIGUSR1 or "
-        "Ctrl-C arrives; the same command with --c continues.",
+        "Train a network on one fold of a preprocessed dataset and validate it. Everything goes to nnUNet_results/"
+        "DATASET/TRAINER__PLANS__CONFIGURATION/fold_FOLD. State is saved every few minutes, and when SIGTERM, SIGUSR1 "
+        "or Ctrl-C arrives; the same command with --c continues.",
         """
         nnUNetv2_train 4 3d_fullres 0
         nnUNetv2_train 4 3d_fullres 0 --c
@@ -29,27 +32,32 @@ def build_parser() -> ArgumentParser:
         nnUNetv2_train 4 3d_fullres 0 -tr my_trainers.py:MyTrainer
         """,
     )
-    parser.add_argument(
-        "dataset", metavar="DATASET", type=arguments.dataset_reference, help="4, or Dataset004_Hippocampus"
+    required = arguments.group(parser, arguments.REQUIRED)
+    required.add_argument("dataset", metavar="DATASET", type=arguments.dataset_reference, help=arguments.DATASET_HELP)
+    required.add_argument(
+        "configuration",
+        metavar="CONFIGURATION",
+        help="which network of the plans: 2d, 3d_fullres, 3d_lowres or 3d_cascade_fullres",
     )
-    parser.add_argument("configuration", metavar="CONFIGURATION", help="2d, 3d_fullres, 3d_lowres, 3d_cascade_fullres")
-    parser.add_argument("fold", metavar="FOLD", type=arguments.fold, help="0 to 4, or all: train on all cases")
-    parser.add_argument(
+    required.add_argument("fold", metavar="FOLD", type=arguments.fold, help=FOLD_HELP)
+    subject = arguments.group(parser, arguments.SUBJECT)
+    subject.add_argument(
         "-tr",
         metavar="NAME",
         default="nnUNetTrainer",
         help="trainer: a name, or file.py:Name for one of your own (default: %(default)s)",
     )
-    parser.add_argument("-p", metavar="NAME", default="nnUNetPlans", help="plans to follow (default: %(default)s)")
-    parser.add_argument(
+    subject.add_argument("-p", metavar="NAME", default="nnUNetPlans", help="plans to follow (default: %(default)s)")
+    subject.add_argument(
         "-pretrained_weights",
         metavar="FILE",
         type=Path,
-        help="checkpoint to start from; all layers but the segmentation layers are taken (see -transfer)",
+        help="checkpoint to start from; all layers but the segmentation layers are taken, see -transfer (default: "
+        "random weights)",
     )
     add_common(parser)
     add_transfer(parser, default="strict")
-    parser.add_argument(
+    arguments.group(parser, TRANSFER).add_argument(
         "--keep_optimizer",
         action="store_true",
         help="with -pretrained_weights of nnU-Net: take over the optimizer's state of the copied layers, too",
@@ -63,28 +71,45 @@ def build_parser() -> ArgumentParser:
 
 def add_common(parser: ArgumentParser) -> None:
     """What fine-tuning has in common with training from scratch."""
-    parser.add_argument(
+    method = arguments.group(parser, arguments.METHOD)
+    running = arguments.group(parser, arguments.RUNNING)
+    add_num_gpus(parser)
+    add_npz(parser)
+    method.add_argument(
+        "--c", action="store_true", help="continue from the newest checkpoint; without it, a new training begins"
+    )
+    method.add_argument("--val", action="store_true", help="only do the final validation of a finished training")
+    method.add_argument("--val_best", action="store_true", help="validate the best checkpoint instead of the last one")
+    arguments.group(parser, arguments.WRITTEN).add_argument(
+        "--disable_checkpointing", action="store_true", help="write no checkpoints (for tests)"
+    )
+    running.add_argument("-device", choices=("cuda", "cpu", "mps"), help=arguments.DEVICE_HELP)
+    method.add_argument(
+        "-reset_optimizer",
+        "--reset_optimizer",
+        action="store_true",
+        help="with --c: keep only the weights of the checkpoint, and begin at epoch 0 with a new optimizer",
+    )
+
+
+def add_num_gpus(parser: ArgumentParser) -> None:
+    """``-num_gpus``."""
+    arguments.group(parser, arguments.RUNNING).add_argument(
         "-num_gpus",
         metavar="N",
         type=arguments.positive_integer,
         default=1,
         help="processes to train with on this machine, each with a GPU of its own (default: %(default)s)",
     )
-    parser.add_argument("--npz", action="store_true", help="keep the probabilities of the final validation (ensembles)")
-    parser.add_argument("--c", action="store_true", help="continue from the newest checkpoint")
-    parser.add_argument("--val", action="store_true", help="only do the final validation of a finished training")
-    parser.add_argument("--val_best", action="store_true", help="validate the best checkpoint instead of the last one")
-    parser.add_argument("--disable_checkpointing", action="store_true", help="write no checkpoints (for tests)")
-    parser.add_argument(
-        "-device",
-        choices=("cuda", "cpu", "mps"),
-        help="where to compute (default: cuda if there is one, else mps, else cpu); CUDA_VISIBLE_DEVICES chooses a GPU",
-    )
-    parser.add_argument(
-        "-reset_optimizer",
-        "--reset_optimizer",
+
+
+def add_npz(parser: ArgumentParser) -> None:
+    """``--npz``."""
+    arguments.group(parser, arguments.WRITTEN).add_argument(
+        "--npz",
         action="store_true",
-        help="with --c: keep only the weights of the checkpoint, and begin at epoch 0 with a new optimizer",
+        help="keep the probabilities of the final validation, too; nnUNetv2_find_best_configuration needs them to "
+        "compare ensembles",
     )
 
 
@@ -95,8 +120,8 @@ def add_transfer(parser: ArgumentParser, *, default: str) -> None:
         parser: The parser.
         default: What ``-transfer`` is without being given.
     """
-    group = parser.add_argument_group(
-        "how weights are transferred", "transfer_report.html in the fold's folder says it"
+    group = arguments.group(
+        parser, TRANSFER, "transfer_report.html in the fold's folder says what happened to each tensor"
     )
     group.add_argument(
         "-transfer",
@@ -115,29 +140,32 @@ def add_transfer(parser: ArgumentParser, *, default: str) -> None:
         "-transfer_heads",
         choices=("auto", "none"),
         default="auto",
-        help="with -transfer adapt: auto takes the segmentation layers of labels with the same name (default: auto)",
+        help="with -transfer adapt: auto takes the outputs for labels that have the same name in both datasets, none "
+        "begins all of them anew (default: auto)",
     )
     group.add_argument(
         "--fix_token_axes",
         action="store_true",
-        help="correct the order of the axes of tokens, which differs in checkpoints of nnssl's masked autoencoders "
-        "(EvaMAE and what derives from it)",
+        help="for transformers: correct the order of the axes of tokens, which differs in checkpoints of nnssl's "
+        "masked autoencoders (EvaMAE and what derives from it)",
     )
     group.add_argument(
         "--allow_little_transfer",
         action="store_true",
-        help="train even if less than half of the encoder finds its weights",
+        help="train even if less than half of the encoder finds its weights; without it, that is an error",
     )
 
 
 def add_layers(parser: ArgumentParser) -> None:
     """Layers that are treated differently."""
-    group = parser.add_argument_group("layers that are treated differently", "recorded in recipe.json; --c keeps them")
+    group = arguments.group(
+        parser, "layers that are treated differently", "recorded in recipe.json in the fold's folder; --c keeps them"
+    )
     group.add_argument(
         "-freeze",
         metavar="LAYERS",
         nargs="+",
-        help="layers that stay as they are, for example  encoder.stem encoder.stages.0-1",
+        help="layers that stay as they are, for example  encoder.stem encoder.stages.0-1  (default: none)",
     )
     group.add_argument(
         "-freeze_epochs",
@@ -150,24 +178,38 @@ def add_layers(parser: ArgumentParser) -> None:
         metavar="LAYERS=FACTOR",
         type=_factor,
         nargs="+",
-        help="learning rate of layers relative to that of the others, for example  encoder=0.1",
+        help="learning rate of layers relative to that of the others, for example  encoder=0.1  (default: the same "
+        "for all)",
     )
 
 
 def add_recipe(parser: ArgumentParser) -> None:
     """Numbers for which nnU-Net has trainer classes."""
-    group = parser.add_argument_group(
-        "instead of a trainer class of your own", "recorded in recipe.json in the fold's folder; --c keeps them"
+    group = arguments.group(
+        parser,
+        "instead of a trainer class of your own",
+        "each replaces a value of the trainer; recorded in recipe.json in the fold's folder; --c keeps them",
     )
     positive = arguments.positive_integer
-    group.add_argument("-epochs", metavar="N", type=positive, help="number of epochs")
-    group.add_argument("-lr", metavar="RATE", type=arguments.positive_float, help="initial learning rate")
-    group.add_argument("-iterations", metavar="N", type=positive, help="training iterations of an epoch")
+    own = "(default: the trainer's"
+    group.add_argument("-epochs", metavar="N", type=positive, help=f"number of epochs {own}; nnUNetTrainer: 1000)")
     group.add_argument(
-        "-warmup_epochs", metavar="N", type=arguments.natural, help="epochs in which the learning rate rises"
+        "-lr", metavar="RATE", type=arguments.positive_float, help=f"initial learning rate {own}; nnUNetTrainer: 0.01)"
     )
     group.add_argument(
-        "-patience", metavar="N", type=positive, help="stop after so many epochs without a better (averaged) Dice"
+        "-iterations", metavar="N", type=positive, help=f"training iterations of an epoch {own}; nnUNetTrainer: 250)"
+    )
+    group.add_argument(
+        "-warmup_epochs",
+        metavar="N",
+        type=arguments.natural,
+        help=f"epochs in which the learning rate rises {own}; nnUNetTrainer: 0)",
+    )
+    group.add_argument(
+        "-patience",
+        metavar="N",
+        type=positive,
+        help="stop after so many epochs without a better (averaged) Dice (default: train all epochs)",
     )
     group.add_argument(
         "-seed", metavar="N", type=arguments.natural, help="seed of everything random (default: a fresh one)"
@@ -178,27 +220,27 @@ def add_recipe(parser: ArgumentParser) -> None:
     group.add_argument(
         "-precision",
         choices=("auto", "fp32", "bf16", "fp16"),
-        help="of the network's computations (default: mixed precision where the device is fast in it)",
+        help="of the network's computations (default: auto, mixed precision where the device is fast in it)",
     )
 
 
 def add_running(parser: ArgumentParser) -> None:
     """How a training runs, which does not change its result."""
-    group = parser.add_argument_group("how it runs")
-    group.add_argument(
+    running = arguments.group(parser, arguments.RUNNING)
+    running.add_argument(
         "-augment_on",
         choices=("cpu", "gpu"),
         default="cpu",
         help="augmentation in worker processes, or on the GPU if CPUs are few (default: %(default)s)",
     )
-    group.add_argument(
+    running.add_argument(
         "-save_every_minutes",
         metavar="MIN",
         type=_minutes,
         default=10.0,
         help="time between two savings of the state; 0: only every 50 epochs (default: %(default)g)",
     )
-    group.add_argument(
+    arguments.group(parser, arguments.WRITTEN).add_argument(
         "--tensorboard", action="store_true", help="write files for TensorBoard (pip install nnunet-pt[tensorboard])"
     )
 
@@ -276,7 +318,7 @@ def train_as_asked(wanted: TrainRequest) -> Outcome:
     from nnunet_pt.training.run import train
 
     result = train(wanted, Workspace.from_environment())
-    return Outcome(summaries=() if result is None else (result.summary(),))
+    return Outcome.of([] if result is None else [result])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

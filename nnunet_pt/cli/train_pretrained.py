@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from nnunet_pt.cli import _arguments as arguments
 from nnunet_pt.cli._run import Outcome, run
 from nnunet_pt.cli.train import (
+    FOLD_HELP,
     add_common,
     add_layers,
     add_recipe,
@@ -39,33 +40,44 @@ def build_parser() -> ArgumentParser:
         """,
     )
     parser.allow_abbrev = False  # -d is not -device
-    parser.add_argument(
-        "dataset", metavar="DATASET", type=arguments.dataset_reference, nargs="?", help="4, or Dataset004_Hippocampus"
+    required = arguments.group(parser, arguments.REQUIRED)
+    required.add_argument(
+        "dataset",
+        metavar="DATASET",
+        type=arguments.dataset_reference,
+        nargs="?",
+        help=f"{arguments.DATASET_HELP} (required here, or as -d)",
     )
-    parser.add_argument("configuration", metavar="CONFIGURATION", nargs="?", help="3d_fullres")
-    parser.add_argument(
-        "fold", metavar="FOLD", type=arguments.fold, nargs="?", help="0 to 4, or all: train on all cases"
+    required.add_argument(
+        "configuration",
+        metavar="CONFIGURATION",
+        nargs="?",
+        help="which network of the plans, usually 3d_fullres (required here, or as -c)",
     )
-    parser.add_argument(
+    required.add_argument(
+        "fold", metavar="FOLD", type=arguments.fold, nargs="?", help=f"{FOLD_HELP} (required here, or as -f)"
+    )
+    required.add_argument(
         "-d", dest="d", metavar="ID", type=arguments.dataset_reference, help="another way to give the dataset"
     )
-    parser.add_argument("-c", dest="configuration_flag", metavar="NAME", help="another way to give the configuration")
-    parser.add_argument("-f", dest="f", metavar="FOLD", type=arguments.fold, help="another way to give the fold")
-    parser.add_argument("-p", metavar="NAME", required=True, help="plans to follow; they name the weights")
-    parser.add_argument(
+    required.add_argument("-c", dest="configuration_flag", metavar="NAME", help="another way to give the configuration")
+    required.add_argument("-f", dest="f", metavar="FOLD", type=arguments.fold, help="another way to give the fold")
+    required.add_argument("-p", metavar="NAME", required=True, help="plans to follow; they name the weights")
+    subject = arguments.group(parser, arguments.SUBJECT)
+    subject.add_argument(
         "-tr", metavar="NAME", default="PretrainedTrainer", help="trainer, see nnUNetv2_train (default: %(default)s)"
     )
-    parser.add_argument(
+    subject.add_argument(
         "--from_scratch",
         action="store_true",
         help="for comparison: the same training without the weights, with the trainer's learning rate for that; the "
         "result goes to a folder of its own (PLANS__from_scratch)",
     )
-    parser.add_argument(
+    subject.add_argument(
         "-overwrite_ckpt_path",
         metavar="FILE",
         type=Path,
-        help="where the checkpoint of the pre-training is, if not where the plans say",
+        help="where the checkpoint of the pre-training is now (default: where the plans say)",
     )
     add_common(parser)
     add_transfer(parser, default="adapt")

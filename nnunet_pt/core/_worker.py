@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from nnunet_pt.core import console
 from nnunet_pt.core.errors import NnunetError
 
 LENGTH = struct.Struct("!Q")
@@ -32,16 +33,19 @@ class _Terminated(BaseException):
     """SIGTERM arrived: unwind, so that unfinished files are removed."""
 
 
-def main(channel_fd: int, report_fd: int, parent: int) -> None:
+def main(channel_fd: int, report_fd: int, parent: int, messages: tuple[bool, int | None] | None = None) -> None:
     """Answer requests until the parent closes the channel or disappears.
 
     Args:
         channel_fd: Socket to the parent.
         report_fd: File for notes about where this process is, read by the parent if it is killed.
         parent: Process id of the parent.
+        messages: How messages are shown, see :class:`nnunet_pt.core.console.Manner`; None if nobody has said so.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends the workers
     signal.signal(signal.SIGTERM, _on_terminate)
+    if messages is not None:
+        console.setup_helper(console.Manner(*messages))
     for fd in (channel_fd, report_fd):
         os.set_inheritable(fd, False)
     with contextlib.suppress(OSError):  # if memory runs out, the kernel shall take a worker and not the parent

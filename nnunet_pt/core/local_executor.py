@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from nnunet_pt.core._worker import CLEAN_UP_S, LENGTH, RESULT
+from nnunet_pt.core.console import manner
 from nnunet_pt.core.errors import UsageError
 from nnunet_pt.core.executor import Executor, RemoteError, RemoteTraceback, WorkerDied
 from nnunet_pt.core.resources import available_cpus
@@ -43,7 +44,7 @@ THREAD_VARIABLES = (
 )
 _BOOTSTRAP = (
     "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); sys.path[:] = {path!r}; "
-    "from nnunet_pt.core._worker import main; main({channel}, {report}, {parent})"
+    "from nnunet_pt.core._worker import main; main({channel}, {report}, {parent}, {messages})"
 )
 
 
@@ -152,12 +153,15 @@ class _Worker:
     def __init__(self, num_threads: int) -> None:
         self._report = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as the worker
         self._channel, theirs = socket.socketpair()
+        shown = manner()
+        shared = () if shown is None or shown.json_fd is None else (shown.json_fd,)
         with theirs:
             code = _BOOTSTRAP.format(
                 path=[p or os.getcwd() for p in sys.path if isinstance(p, str)],  # noqa: PTH109
                 channel=theirs.fileno(),
                 report=self._report.fileno(),
                 parent=os.getpid(),
+                messages=None if shown is None else (shown.verbose, shown.json_fd),
             )
             try:
                 self._process = subprocess.Popen(
@@ -165,7 +169,7 @@ class _Worker:
                     stdin=subprocess.DEVNULL,
                     stdout=2,  # what a task prints is not lost, and does not mix with the output of the command
                     env=_environment(num_threads),
-                    pass_fds=(theirs.fileno(), self._report.fileno()),
+                    pass_fds=(theirs.fileno(), self._report.fileno(), *shared),
                 )
             except BaseException:
                 self._channel.close()

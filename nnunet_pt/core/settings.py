@@ -78,12 +78,47 @@ class Launch:
         return None
 
 
+def process_number() -> int | None:
+    """Number of this process if a launcher started it as one of several; what is wrong there is said elsewhere."""
+    try:
+        launch = Launch.from_environment(os.environ)
+    except SettingsError:
+        return None
+    return None if launch is None else launch.rank
+
+
 def first_host(node_list: str) -> str:
     """The first host of a list as SLURM writes it: ``node[07-09,12],login1`` -> ``node07``."""
     first = re.match(r"[^,\[]+(\[([^],-]+)[^]]*\][^,\[]*)?", node_list)
     if first is None:
         return node_list
     return re.sub(r"\[([^],-]+)[^]]*\]", r"\1", first.group())
+
+
+@dataclass(frozen=True, slots=True)
+class ColourWishes:
+    """What the environment says about coloured output.
+
+    Attributes:
+        no_color: ``NO_COLOR`` is not empty: no colours anywhere (https://no-color.org).
+        force_color: ``FORCE_COLOR`` is not empty and no word for "no": colours even without a terminal.
+        dumb: ``TERM`` is ``dumb``: the terminal can only show text.
+    """
+
+    no_color: bool
+    force_color: bool
+    dumb: bool
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> ColourWishes:
+        """Parse the environment; that of the process by default."""
+        env = os.environ if environ is None else environ
+        forced = env.get("FORCE_COLOR", "")
+        return cls(bool(env.get("NO_COLOR")), bool(forced) and forced not in FALSE_WORDS, env.get("TERM") == "dumb")
+
+    def allow(self, *, terminal: bool) -> bool:
+        """Whether to colour what is written to a terminal, or to something else."""
+        return not self.no_color and (self.force_color or (terminal and not self.dumb))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +140,8 @@ class Settings:
         wandb_mode: ``nnUNet_wandb_mode``.
         job_id: ``SLURM_JOB_ID``, else ``LSB_JOBID``.
         cpus_per_task: ``SLURM_CPUS_PER_TASK``.
+        job_memory_mb: Memory that SLURM has granted on this node in MiB: ``SLURM_MEM_PER_NODE``, or
+            ``SLURM_MEM_PER_CPU`` times ``SLURM_CPUS_ON_NODE``.
         pretrained_models: ``nnssl_pretrained_models``, where downloaded checkpoints go.
         launch: How this process was started as one of several; None if it stands alone.
     """
@@ -123,6 +160,7 @@ class Settings:
     wandb_mode: str = "online"
     job_id: str | None = None
     cpus_per_task: int | None = None
+    job_memory_mb: int | None = None
     pretrained_models: Path | None = None
     launch: Launch | None = None
 
@@ -155,6 +193,7 @@ class Settings:
             wandb_mode=env.get("nnUNet_wandb_mode") or "online",
             job_id=env.get("SLURM_JOB_ID") or env.get("LSB_JOBID") or None,
             cpus_per_task=_integer(env, "SLURM_CPUS_PER_TASK", minimum=1),
+            job_memory_mb=_job_memory_mb(env),
             pretrained_models=_folder(env, "nnssl_pretrained_models"),
             launch=Launch.from_environment(env),
         )
@@ -248,6 +287,13 @@ def _lenient_integer(env: Mapping[str, str], name: str, default: int) -> int:
         return int(env.get(name, ""))
     except ValueError:
         return default
+
+
+def _job_memory_mb(env: Mapping[str, str]) -> int | None:
+    """None without a job, and for jobs that may take all (``--mem=0``)."""
+    per_cpu = _lenient_integer(env, "SLURM_MEM_PER_CPU", 0)
+    granted = _lenient_integer(env, "SLURM_MEM_PER_NODE", per_cpu * _lenient_integer(env, "SLURM_CPUS_ON_NODE", 1))
+    return granted if granted > 0 else None
 
 
 def _switch(env: Mapping[str, str], name: str) -> bool:

@@ -289,7 +289,7 @@ class _Run(Generic[A, R]):
                 "%s: case %s failed: %s.%s\n%s", self._description, task.case, failure.reason, rest, failure.details
             )
         elif rest or not self._stop:  # otherwise it is raised at once
-            _log.error("%s: case %s failed.%s\n%s", self._description, task.case, rest, failure.error.text())
+            _log.error("%s: case %s failed.%s\n%s", self._description, task.case, rest, failure.error)
 
 
 def _failure(case: str, error: BaseException) -> CaseFailure:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from nnunet_pt.core.console import standard_output_of_helpers
 from nnunet_pt.core.errors import TrainingError, TrainingStopped
 
 _PASSED_ON = ("SIGTERM", "SIGINT", "SIGUSR1")
@@ -63,7 +64,7 @@ def run_processes(number: int, command: Sequence[str]) -> None:
         **own,
     )
     try:
-        with _signals_passed_on():
+        with _signals_passed_on(), standard_output_of_helpers():
             elastic_launch(config, sys.executable)("-m", *command)
     except ChildFailedError as error:
         raise _failed(number, *error.get_first_failure()) from error

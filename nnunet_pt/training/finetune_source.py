@@ -101,7 +101,7 @@ def find_weights(reference: str, settings: Settings, *, progress: bool = True) -
         CheckpointError: If there is nothing, or it holds no weights.
         UsageError: If it is the address of something else.
     """
-    path = _file(reference, settings, progress=progress)
+    path = weights_file(reference, settings, progress=progress)
     source = read_source(path, lazy=True)
     plans, configuration = _plans(source)
     return GivenWeights(
@@ -137,7 +137,18 @@ def plans_in(path: Path, settings: Settings) -> GivenPlans:
     return found.plans
 
 
-def _file(reference: str, settings: Settings, *, progress: bool) -> Path:
+def weights_file(reference: str, settings: Settings, *, progress: bool = True) -> Path:
+    """The file of the weights that a user names; downloaded if necessary.
+
+    Args:
+        reference: Path of a checkpoint, of a fold's or a model's folder; or a repository of the Hugging Face hub.
+        settings: Where downloads go.
+        progress: Show progress of a download.
+
+    Raises:
+        CheckpointError: If there is none.
+        UsageError: If it is the address of something else.
+    """
     folder = Path(reference).expanduser().absolute()
     if parse_reference(reference) is not None or not folder.is_dir():
         return checkpoint_file(reference, settings, progress=progress)

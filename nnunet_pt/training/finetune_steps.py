@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from nnunet_pt.core.console import get_logger
+from nnunet_pt.core.console import event, get_logger
 from nnunet_pt.core.settings import Workspace
 from nnunet_pt.planning.pretrained_plans import AdaptationMode, Normalization
 from nnunet_pt.training.finetune_source import GivenWeights
@@ -85,7 +85,9 @@ class Steps:
     def _show(self, command: Sequence[str]) -> str:
         line = shlex.join(command)
         self.commands.append(line)
-        _log.info("\nStep %d:  %s", len(self.commands), line)
+        number = len(self.commands)
+        known = event("step", {"number": number, "command": line}, style="heading")
+        _log.info("\nStep %d:  %s", number, line, extra=known)
         return line
 
 

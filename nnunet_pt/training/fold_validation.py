@@ -19,14 +19,17 @@ from nnunet_pt.training.task import TrainingTask
 from nnunet_pt.training.validation import ValidationRequest, final_validation
 
 
-def checkpoint_to_validate(task: TrainingTask) -> Path:
+def checkpoint_to_validate(folder: Path, *, best: bool) -> Path:
     """The checkpoint whose weights shall be validated.
+
+    Args:
+        folder: Folder of the fold.
+        best: The best one instead of the last one.
 
     Raises:
         CheckpointError: If it does not exist.
     """
-    folder = task.output_folder
-    path = folder / (BEST if task.request.validate_best else FINAL)
+    path = folder / (BEST if best else FINAL)
     if path.is_file():
         return path
     there = [name for name in (FINAL, LATEST, BEST) if (folder / name).is_file()]

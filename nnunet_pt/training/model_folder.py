@@ -25,10 +25,13 @@ from nnunet_pt.training.distributed import Processes
 from nnunet_pt.training.history import History
 from nnunet_pt.training.state import BEST, FINAL, LATEST
 from nnunet_pt.training.task import RECIPE_FILE, TrainingTask
+from nnunet_pt.transfer.report_files import HTML_FILE as TRANSFER_PAGE
+from nnunet_pt.transfer.report_files import JSON_FILE as TRANSFER_JSON
 
 _log = get_logger(__name__)
 
 _CASES_LOOKED_AT = 50
+_TRANSFER_FILES = (TRANSFER_JSON, TRANSFER_PAGE)
 
 
 def write_model_files(task: TrainingTask, *, device: torch.device, precision: Precision, processes: Processes) -> None:
@@ -125,9 +128,10 @@ def set_aside(folder: Path, *, keep_checkpoints: bool = False) -> None:
     stamp = time.strftime("replaced_%Y-%m-%d_%H-%M-%S")
     free = (path for n in count(1) if not (path := folder / (stamp if n == 1 else f"{stamp}_{n}")).exists())
     kept = make_folder(next(free))
-    for name in [*names, RECIPE_FILE, "progress.jsonl", "progress.png"]:
+    weights = [*names, *_TRANSFER_FILES]
+    for name in [*weights, RECIPE_FILE, "progress.jsonl", "progress.png"]:
         if (folder / name).is_file():
-            move = shutil.copy2 if keep_checkpoints and name in names else shutil.move
+            move = shutil.copy2 if keep_checkpoints and name in weights else shutil.move
             move(folder / name, kept / name)
     _log.warning(
         "%s has been trained before. Its checkpoints are kept in %s; delete them if you do not need them. "
@@ -135,6 +139,12 @@ def set_aside(folder: Path, *, keep_checkpoints: bool = False) -> None:
         folder,
         kept.name,
     )
+
+
+def forget_transfer(folder: Path) -> None:
+    """Remove the account of an earlier training's weights from the folder of one that starts from nothing."""
+    for name in _TRANSFER_FILES:
+        (folder / name).unlink(missing_ok=True)
 
 
 def write_benchmark(task: TrainingTask, history: History, *, device: torch.device, processes: Processes) -> None:

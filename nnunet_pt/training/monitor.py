@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from nnunet_pt.core.console import Progress, duration, get_logger
+from nnunet_pt.core.console import Progress, duration, event, get_logger
 from nnunet_pt.core.errors import StorageError
 from nnunet_pt.core.files import make_folder, remove_leftovers
 from nnunet_pt.core.settings import Settings
@@ -167,7 +167,10 @@ class Monitor:
         self._recent_seconds = [*self._recent_seconds, figures.seconds][-EPOCHS_FOR_ETA:]
         self._write_text(end_lines(figures, new_best=new_best))
         left = (self._num_epochs - figures.epoch - 1) * statistics.median(self._recent_seconds)
-        _logger.info("%s", epoch_summary(figures, self._num_epochs, self._class_names, new_best=new_best, left_s=left))
+        summary = epoch_summary(figures, self._num_epochs, self._class_names, new_best=new_best, left_s=left)
+        data = figures.to_json(self._class_names)
+        data |= {"num_epochs": self._num_epochs, "new_best": new_best, "seconds_left": round(left, 1)}
+        _logger.info("%s", summary, extra=event("epoch", data))
         with self._forgiving("progress.jsonl"):
             self._figures.append(figures, self.history)
         self._trackers.epoch(figures)
@@ -186,7 +189,9 @@ class Monitor:
         self._write_text([f"Mean Validation Dice:  {foreground_dice}"])
         names = names_of_classes(len(dice_per_class), self._class_names)
         each = "   ".join(f"{n} {d:.4f}" for n, d in zip(names, dice_per_class.values(), strict=True))
-        _logger.info("Mean validation Dice %.4f   %s", foreground_dice, each)
+        data = {"mean_dice": foreground_dice, "dice_per_class": dict(zip(names, dice_per_class.values(), strict=True))}
+        text = f"Mean validation Dice {foreground_dice:.4f}   {each}"
+        _logger.info("%s", text, extra=event("validation", data))
         self._trackers.final_validation(foreground_dice, {str(k): v for k, v in dice_per_class.items()})
 
     def close(self, *, failed: bool = False) -> None:

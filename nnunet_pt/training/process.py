@@ -23,7 +23,7 @@ from nnunet_pt.training.freezing import Layers
 from nnunet_pt.training.history import History
 from nnunet_pt.training.interruption import SavePolicy, StopSignals
 from nnunet_pt.training.loader import default_num_workers
-from nnunet_pt.training.model_folder import set_aside, write_benchmark, write_model_files
+from nnunet_pt.training.model_folder import forget_transfer, set_aside, write_benchmark, write_model_files
 from nnunet_pt.training.monitor import Monitor
 from nnunet_pt.training.network import TrainedNetwork, should_compile
 from nnunet_pt.training.parts import Parts, loader_of, network_of
@@ -118,7 +118,7 @@ class TrainingProcess:
                     write_benchmark(task, history, device=self.device, processes=self.processes)
                 return None
             if task.request.validate_best:
-                path = checkpoint_to_validate(task)
+                path = checkpoint_to_validate(folder, best=True)
                 load_weights(network, read_checkpoint(path).network_weights, path)
             return self._validate(network, monitor)
 
@@ -170,11 +170,13 @@ class TrainingProcess:
                 set_aside(folder, keep_checkpoints=again)
             if start is not None:
                 start.write(self.task)
+            elif fresh and not again:
+                forget_transfer(folder)
         self.processes.barrier()
 
     def validate(self) -> Summary | None:
         """Only do the final validation, with the last or the best weights."""
-        path = checkpoint_to_validate(self.task)
+        path = checkpoint_to_validate(self.task.output_folder, best=self.task.request.validate_best)
         self.set_up_machine()
         network = network_of(self.task, self.device, self.processes)
         checkpoint = read_checkpoint(path)

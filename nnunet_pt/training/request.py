@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from nnunet_pt.core.errors import UsageError
 
 Fold = int | Literal["all"]
 Policy = Literal["strict", "match", "adapt"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+_CHOICES = {
+    "transfer": (*get_args(Policy), None),
+    "transfer_heads": ("auto", "none"),
+    "precision": (*get_args(Precision), None),
+    "augment_on": ("cpu", "gpu"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,13 +99,18 @@ class TrainRequest:
     patience: int | None = None
     seed: int | None = None
     deterministic: bool | None = None
-    precision: Literal["auto", "fp32", "bf16", "fp16"] | None = None
+    precision: Precision | None = None
     augment_on: Literal["cpu", "gpu"] = "cpu"
     save_every_minutes: float = 10.0
     tensorboard: bool = False
     progress: bool = True
 
     def __post_init__(self) -> None:
+        for name, known in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in known:
+                expected = ", ".join(repr(choice) for choice in known if choice is not None)
+                raise UsageError(f"There is no {name} {value!r}.", expected=expected)
         clashes = [
             (self.continue_training and self.validation_only, "--c and --val"),
             (self.continue_training and self.pretrained_weights is not None, "--c and -pretrained_weights"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from nnunet_pt.core.console import options_of_helpers
 from nnunet_pt.core.errors import NnunetError, TrainingStopped
 from nnunet_pt.core.files import read_json
 from nnunet_pt.core.settings import Workspace
@@ -143,7 +144,7 @@ def command_line(request: TrainRequest) -> list[str]:
     }
     for name, texts in lists.items():
         arguments += [name, *texts] if texts else []
-    return [*arguments, *(name for name, given in flags.items() if given)]
+    return [*arguments, *(name for name, given in flags.items() if given), *options_of_helpers()]
 
 
 def with_flags(recipe: TrainingRecipe, request: TrainRequest) -> TrainingRecipe:

@@ -144,7 +144,7 @@ def prepare(request: TrainRequest, recipe: TrainingRecipe, workspace: Workspace)
         dataset_folder=dataset_folder,
         output_folder=results / model / f"fold_{request.fold}",
         split=_split(request.fold, dataset_folder, cases),
-        previous_stage_folder=_previous_stage_folder(configuration, recipe, plans, results, number),
+        previous_stage_folder=previous_stage_folder(configuration, recipe, plans, results, number),
         workspace=workspace,
     )
 
@@ -242,9 +242,24 @@ def _split(fold: Fold, dataset_folder: Path, cases: tuple[str, ...]) -> Split:
     return split
 
 
-def _previous_stage_folder(
+def previous_stage_folder(
     configuration: Configuration, recipe: TrainingRecipe, plans: Plans, results: Path, number: int | str
 ) -> Path | None:
+    """Where the previous stage of a cascade has predicted the training cases.
+
+    Args:
+        configuration: The second stage.
+        recipe: Of both stages.
+        plans: Of both stages.
+        results: Folder of the dataset's models.
+        number: How to name the dataset in a command.
+
+    Returns:
+        The folder; None if the configuration follows no other.
+
+    Raises:
+        TrainingError: If there is none.
+    """
     previous = configuration.previous_stage
     if previous is None:
         return None

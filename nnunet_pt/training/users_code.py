@@ -6,10 +6,9 @@ import sys
 from pathlib import Path
 from traceback import extract_tb
 
-import nnunet_pt
 from nnunet_pt.core.errors import TrainingError
 
-_PACKAGE = Path(nnunet_pt.__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 
 
 def users_error(error: Exception, trainer_class: type | None) -> TrainingError | None:

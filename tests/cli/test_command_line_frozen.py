@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from importlib.metadata import entry_points
+import re
+from pathlib import Path
 
 import pytest
+
+from nnunet_pt.cli._arguments import METHOD, OUTPUT, REQUIRED, RUNNING, SUBJECT, WRITTEN
+from nnunet_pt.cli._commands import ORDER, command_modules
 
 FROZEN = {
     "plan_and_preprocess": """
@@ -27,6 +31,7 @@ FROZEN = {
         --continue_on_error flag
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "extract_fingerprint": """
         -d dataset_reference+ required
@@ -38,6 +43,7 @@ FROZEN = {
         --continue_on_error flag
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "plan_experiment": """
         -d dataset_reference+ required
@@ -47,6 +53,8 @@ FROZEN = {
         -overwrite_target_spacing positive_float+
         -overwrite_plans_name str
         --verbose flag
+        --no_pbar flag
+        --json_log flag
     """,
     "preprocess": """
         -d dataset_reference+ required
@@ -59,6 +67,7 @@ FROZEN = {
         --continue_on_error flag
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "train": """
         dataset dataset_reference required
@@ -97,6 +106,7 @@ FROZEN = {
         --tensorboard flag
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "train_pretrained": """
         dataset dataset_reference?
@@ -138,6 +148,7 @@ FROZEN = {
         --tensorboard flag
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "predict": """
         -i Path+ required
@@ -159,11 +170,12 @@ FROZEN = {
         -num_parts positive_integer = 1
         -part_id natural = 0
         -device str
-        --disable_progress_bar flag
+        --disable_progress_bar,--no_pbar flag
         --not_on_device flag
         -tiles_per_batch positive_integer
         -precision str = auto
         --keep_orientation flag
+        --json_log flag
     """,
     "predict_from_modelfolder": """
         -i Path+ required
@@ -180,11 +192,12 @@ FROZEN = {
         -npp natural = 3
         -nps natural = 3
         -device str
-        --disable_progress_bar flag
+        --disable_progress_bar,--no_pbar flag
         --not_on_device flag
         -tiles_per_batch positive_integer
         -precision str = auto
         --keep_orientation flag
+        --json_log flag
     """,
     "accumulate_crossval_results": """
         dataset_name_or_id dataset_reference required
@@ -196,6 +209,7 @@ FROZEN = {
         -np positive_integer
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "find_best_configuration": """
         dataset_name_or_id dataset_reference required
@@ -208,6 +222,7 @@ FROZEN = {
         --no_overwrite flag
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "ensemble": """
         -i Path+ required
@@ -216,6 +231,7 @@ FROZEN = {
         --save_npz flag
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "determine_postprocessing": """
         -i Path required
@@ -226,6 +242,7 @@ FROZEN = {
         --remove_postprocessed flag
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "apply_postprocessing": """
         -i Path required
@@ -236,6 +253,7 @@ FROZEN = {
         -dataset_json Path
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "export_model_to_zip": """
         -d dataset_reference required
@@ -250,6 +268,7 @@ FROZEN = {
         --small flag
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "install_pretrained_model_from_zip": """
         zip Path required
@@ -258,6 +277,7 @@ FROZEN = {
         --force flag
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "download_pretrained_model_by_url": """
         url str required
@@ -266,6 +286,7 @@ FROZEN = {
         --force flag
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "evaluate_folder": """
         gt_folder Path required
@@ -279,6 +300,7 @@ FROZEN = {
         -nsd_tolerance_mm positive_float+
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "evaluate_simple": """
         gt_folder Path required
@@ -292,6 +314,7 @@ FROZEN = {
         -nsd_tolerance_mm positive_float+
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "plot_overlay_pngs": """
         -d dataset_reference required
@@ -304,6 +327,7 @@ FROZEN = {
         -overlay_intensity positive_float = 0.6
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "move_plans_between_datasets": """
         -s _dataset_or_path required
@@ -313,6 +337,8 @@ FROZEN = {
         --force flag
         --fit flag
         --verbose flag
+        --no_pbar flag
+        --json_log flag
     """,
     "convert_msd_dataset": """
         -i Path required
@@ -320,12 +346,14 @@ FROZEN = {
         -np positive_integer
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "convert_old_nnunet_dataset": """
         input_folder Path required
         output_dataset_name str required
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "preprocess_like_nnssl": """
         -d dataset_reference required
@@ -341,6 +369,7 @@ FROZEN = {
         --continue_on_error flag
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "inspect_weights": """
         checkpoint str required
@@ -355,6 +384,8 @@ FROZEN = {
         -o Path
         --json flag
         --verbose flag
+        --no_pbar flag
+        --json_log flag
     """,
     "finetune": """
         -d dataset_reference required
@@ -393,6 +424,7 @@ FROZEN = {
         --tensorboard flag
         --verbose flag
         --no_pbar flag
+        --json_log flag
     """,
     "plan_like_dynamic": """
         -d dataset_reference required
@@ -406,6 +438,62 @@ FROZEN = {
         --continue_on_error flag
         --verbose flag
         --no_pbar flag
+        --json_log flag
+    """,
+    "doctor": """
+        -d dataset_reference
+        -c str+
+        -p str = nnUNetPlans
+        -tr str = nnUNetTrainer
+        -device str
+        -time_limit positive_float = 90.0
+        --json flag
+        --verbose flag
+        --no_pbar flag
+        --json_log flag
+    """,
+    "completion": """
+        shell str required
+        --verbose flag
+        --no_pbar flag
+        --json_log flag
+    """,
+    "report dataset": """
+        dataset dataset_reference required
+        -pictures natural = 12
+        --all_pictures flag
+        -channel natural = 0
+        -o Path
+        -np positive_integer
+        --max_ram_gb positive_float
+        --verbose flag
+        --no_pbar flag
+        --json_log flag
+    """,
+    "report plans": """
+        plans str required
+        -p str = nnUNetPlans
+        -o Path
+        --verbose flag
+        --no_pbar flag
+        --json_log flag
+    """,
+    "report training": """
+        training str+ required
+        -tr str = nnUNetTrainer
+        -p str = nnUNetPlans
+        -o Path
+        --verbose flag
+        --no_pbar flag
+        --json_log flag
+    """,
+    "report compare": """
+        folders Path+ required
+        -names str+
+        -o Path
+        --verbose flag
+        --no_pbar flag
+        --json_log flag
     """,
 }
 
@@ -436,11 +524,28 @@ COMMANDS = {
     "nnUNetv2_move_plans_between_datasets": "move_plans_between_datasets",
     "nnUNetv2_convert_MSD_dataset": "convert_msd_dataset",
     "nnUNetv2_convert_old_nnUNet_dataset": "convert_old_nnunet_dataset",
+    "nnUNetv2_doctor": "doctor",
+    "nnUNetv2_report": "report",
+    "nnUNetv2_completion": "completion",
 }
 
 
-def parser_of(module: str) -> argparse.ArgumentParser:
-    return importlib.import_module(f"nnunet_pt.cli.{module}").build_parser()
+def parser_of(command: str) -> argparse.ArgumentParser:
+    """The parser of a module, or of one of the commands within it."""
+    module, *within = command.split()
+    parser = importlib.import_module(f"nnunet_pt.cli.{module}").build_parser()
+    for name in within:
+        parser = branches_of(parser)[name]
+    return parser
+
+
+def branches_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    return next((dict(a.choices) for a in parser._actions if isinstance(a, argparse._SubParsersAction)), {})
+
+
+def every_parser() -> list[argparse.ArgumentParser]:
+    parsers = [parser_of(module) for module in COMMANDS.values()]
+    return [leaf for parser in parsers for leaf in (branches_of(parser).values() or [parser])]
 
 
 def line_of(action: argparse.Action) -> str:
@@ -474,29 +579,68 @@ CHOICES = {
 
 
 def test_values_to_choose_from_are_those_of_the_table() -> None:
-    actions = [a for module in COMMANDS.values() for a in parser_of(module)._actions]
+    actions = [a for parser in every_parser() for a in parser._actions]
     assert {a.option_strings[0]: tuple(a.choices) for a in actions if a.choices and a.option_strings} == CHOICES
 
 
-def test_installed_commands_are_those_of_the_table() -> None:
-    installed = {e.name: e.value for e in entry_points(group="console_scripts") if e.value.startswith("nnunet_pt.")}
-    assert installed == {name: f"nnunet_pt.cli.{module}:main" for name, module in COMMANDS.items()}
+def test_commands_are_those_of_the_table() -> None:
+    project = (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    scripts = dict(re.findall(r'^(nnUNetv2_\w+) = "(nnunet_pt\.cli\.\w+:main)"$', project, re.MULTILINE))
+    assert scripts == {name: f"nnunet_pt.cli.{module}:main" for name, module in COMMANDS.items()}
+    assert sorted(command_modules()) == sorted(ORDER) == sorted(COMMANDS.values())
 
 
-@pytest.mark.parametrize(("name", "module"), COMMANDS.items())
-def test_help_explains_every_argument_and_gives_examples_that_parse(
-    name: str, module: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("parser", every_parser(), ids=lambda parser: parser.prog)
+def test_help_is_grouped_explains_every_argument_and_gives_examples_that_parse(
+    parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    parser = parser_of(module)
-    assert parser.prog == name
     assert all(action.help for action in parser._actions)
     with pytest.raises(SystemExit) as stop:
         parser.parse_args(["--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
+    assert "\033" not in text
     assert max(len(line) for line in text.splitlines()) <= 110
+    assert text.startswith(f"usage: {parser.prog} ")
+    headings = re.findall(r"^(\S.*):$", text, re.MULTILINE)
+    assert headings[-2:] == [OUTPUT, "examples"]
+    assert not {"options", "positional arguments"} & set(headings)
+    shared = [title for title in (REQUIRED, SUBJECT, METHOD, WRITTEN, RUNNING, OUTPUT) if title in headings]
+    assert shared == [title for title in headings if title in shared]
     examples = [line.split() for line in text.partition("examples:\n")[2].splitlines()]
     assert examples
-    for program, *arguments in examples:
-        assert program == name
+    for words in examples:
+        program, arguments = " ".join(words[: len(parser.prog.split())]), words[len(parser.prog.split()) :]
+        assert program == parser.prog
+        parser.parse_args(arguments)
+
+
+@pytest.mark.parametrize("parser", every_parser(), ids=lambda parser: parser.prog)
+def test_every_command_has_the_options_for_messages(parser: argparse.ArgumentParser) -> None:
+    flags = {name for a in parser._actions if isinstance(a, argparse._StoreTrueAction) for name in a.option_strings}
+    assert {"--verbose", "--no_pbar", "--json_log"} <= flags
+
+
+@pytest.mark.parametrize("parser", every_parser(), ids=lambda parser: parser.prog)
+def test_help_says_what_happens_without_an_option(parser: argparse.ArgumentParser) -> None:
+    """Flags are off, and required ones must be there; whatever else takes a value says its default."""
+    optional = [a for a in parser._actions if a.option_strings and a.nargs != 0 and not a.required]
+    silent = [
+        a.option_strings[0]
+        for a in optional
+        if not re.search(r"default|another way to give|needs|required if", a.help or "")
+    ]
+    assert silent == []
+
+
+def test_program_name_is_that_of_the_entry_point() -> None:
+    assert {name: parser_of(module).prog for name, module in COMMANDS.items()} == {name: name for name in COMMANDS}
+
+
+@pytest.mark.parametrize("module", [m for m in COMMANDS.values() if branches_of(parser_of(m))])
+def test_help_of_a_command_with_others_within_gives_examples_that_parse(module: str) -> None:
+    parser = parser_of(module)
+    for line in parser.format_help().partition("examples:\n")[2].splitlines():
+        program, *arguments = line.split()
+        assert program == parser.prog
         parser.parse_args(arguments)

@@ -1,0 +1,1 @@
+"""Whole workflows as one call, for programs and notebooks."""

@@ -1,0 +1,181 @@
+"""A few steps of a training, run in a worker process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from nnunet_pt.core.settings import Workspace
+from nnunet_pt.doctor.case_jobs import peak_memory, timed
+from nnunet_pt.doctor.costs import TrainingCost, TrainingJob
+from nnunet_pt.doctor.network_jobs import (
+    limited_memory,
+    memory_errors,
+    peak_gpu_memory,
+    seconds_of_steps,
+    task_of,
+    typical,
+)
+from nnunet_pt.training.batches import Batch
+from nnunet_pt.training.distributed import Processes
+from nnunet_pt.training.history import EpochFigures, History
+from nnunet_pt.training.interruption import StopSignals
+from nnunet_pt.training.parts import loader_of, network_of
+from nnunet_pt.training.plots import PLOT_NAME, draw_progress
+from nnunet_pt.training.process import TrainingProcess
+from nnunet_pt.training.recipe_lookup import find_recipe
+from nnunet_pt.training.snapshot import Snapshot
+from nnunet_pt.training.task import TrainingTask
+from nnunet_pt.training.trainer import Trainer
+
+PARTS_OF_A_BATCH = 8
+STATE_BYTES_PER_WEIGHT = 8  # gradient and momentum, whatever the size of the batch is
+SETTLED_S, MOST_SETTLING_S = 0.4, 10.0
+
+
+def measure_training(job: TrainingJob) -> TrainingCost:
+    """Train for a few steps as ``nnUNetv2_train`` does, with its worker processes.
+
+    Raises:
+        MemoryError: If the memory does not suffice.
+        NnunetError: If trainer, plans or data cannot be used.
+    """
+    started = time.perf_counter()
+    source = find_recipe(job.trainer, job.settings)
+    task = task_of(job, source.recipe)
+    device = torch.device(job.device)
+    trainer = (source.trainer_class or Trainer)(task)
+    process = TrainingProcess(task, trainer, device, Processes(), StopSignals())
+    process.set_up_machine()
+    with limited_memory(job), memory_errors(), process.monitor(History(), continued=False) as monitor:
+        network = network_of(task, device, Processes())
+        process.connect(network, monitor, seed=1)
+        for group in trainer.optimizer.param_groups:
+            group["lr"] = 1e-3
+        _draw_progress(job.scratch)
+        batch_s = _batch_time(task, trainer) if device.type == "cuda" else 0.0
+        with trainer.parts.train_loader.start(0), trainer.parts.val_loader.start(0):
+            workers, in_workers = _settled_workers()
+            measured = _measured_steps(trainer, started, job.seconds)
+        recipe = task.recipe
+        return replace(
+            measured,
+            step_s=max(measured.step_s, batch_s / max(1, workers)),
+            memory_bytes=measured.memory_bytes + in_workers,
+            workers=workers,
+            epochs=recipe.num_epochs,
+            iterations=recipe.iterations_per_epoch,
+            validation_iterations=recipe.validation_iterations_per_epoch,
+        )
+
+
+def _measured_steps(trainer: Trainer, started: float, seconds: float) -> TrainingCost:
+    """Time and memory of training and validation iterations.
+
+    On a CPU a part of a batch comes first. If there is not enough time for a whole one, its figures are scaled.
+    """
+    parts, device = trainer.parts, trainer.parts.device
+    network = parts.network
+    weights = sum(p.numel() for p in network.parameters())
+    part = _part_of(next(parts.train_loader)) if device.type == "cpu" else None
+    network.train()
+    factor, peak = 1.0, 0
+    times: list[float] = []
+    if part is not None:
+        before = peak_memory()
+        first = timed(lambda: trainer.step(part))  # takes longer than all others
+        own = max(0, peak_memory() - before - STATE_BYTES_PER_WEIGHT * weights)
+        times = [timed(lambda: trainer.step(part))] if _in_time(2 * first, started, 0.3 * seconds) else [first]
+        factor = trainer.task.configuration.batch_size / len(part.keys)
+        peak = round(before + STATE_BYTES_PER_WEIGHT * weights + factor * own)
+    whole = part is None or _in_time(factor * times[-1], started, 0.75 * seconds)
+    if whole:
+        factor, peak = 1.0, 0
+        deadline = started + 0.75 * seconds
+        times = seconds_of_steps(lambda: trainer.step(next(parts.train_loader)), device, deadline)
+    Snapshot(network.bare, trainer.optimizer, trainer.scaler).take()  # is kept all the time
+    network.eval_mode()
+    checked = next(parts.val_loader)
+    checked = checked if whole else _part_of(checked) or checked
+    checks = seconds_of_steps(lambda: _validate(trainer, checked), device, started + seconds, most=3)
+    return TrainingCost(
+        step_s=factor * typical(times),
+        validation_s=factor * typical(checks),
+        memory_bytes=max(peak, peak_memory()),
+        gpu_bytes=peak_gpu_memory(device),
+        whole_batch=whole,
+        steps=len(times),
+        parameters=weights,
+    )
+
+
+def _in_time(seconds: float, started: float, limit_s: float) -> bool:
+    return time.perf_counter() - started + seconds < limit_s
+
+
+def _part_of(batch: Batch) -> Batch | None:
+    """An eighth of a batch; None if that would be all of it."""
+    size = -(-len(batch.keys) // PARTS_OF_A_BATCH)
+    if size == len(batch.keys):
+        return None
+    return Batch(batch.step, batch.keys[:size], batch.data[:size], [t[:size] for t in batch.targets])
+
+
+def _draw_progress(folder: Path) -> None:
+    """The plot of each epoch: what it needs stays in memory."""
+    figures = EpochFigures(
+        epoch=0,
+        lr=0.01,
+        train_loss=0.0,
+        val_loss=0.0,
+        dice_per_class=(0.5,),
+        mean_fg_dice=0.5,
+        ema_fg_dice=0.5,
+        seconds=1.0,
+        started=0.0,
+        ended=1.0,
+    )
+    draw_progress((figures,), folder / PLOT_NAME)
+
+
+def _validate(trainer: Trainer, batch: Batch) -> object:
+    device = trainer.parts.device
+    with torch.no_grad():
+        return trainer.validation_step(batch.data.to(device), [t.to(device) for t in batch.targets])
+
+
+def _batch_time(task: TrainingTask, trainer: Trainer) -> float:
+    """CPU time of one worker for one batch."""
+    network = trainer.parts.network
+    pipeline, _ = trainer.build_augmentation(network.output_strides if network.deep_supervision else None)
+    alone = replace(task.workspace.settings, num_augmentation_processes=0)
+    one = replace(task, workspace=Workspace(alone))
+    with loader_of(one, "train", pipeline, network, seed=1, processes=Processes(), pin_memory=False) as loader:
+        loader.start(0)
+        next(loader)
+        return min(timed(lambda: next(loader)) for _ in range(2))
+
+
+def _settled_workers() -> tuple[int, int]:
+    """How many workers there are, and the memory that is theirs alone once they have made all that may wait."""
+    workers = [p.pid for p in multiprocessing.active_children() if p.pid is not None]
+    deadline = time.monotonic() + MOST_SETTLING_S
+    now, before = sum(map(_private_memory, workers)), -1
+    while now > 1.01 * before and time.monotonic() < deadline:
+        time.sleep(SETTLED_S)
+        now, before = sum(map(_private_memory, workers)), now
+    return sum("train" in p.name for p in multiprocessing.active_children()), now
+
+
+def _private_memory(pid: int) -> int:
+    """Memory of a process in bytes that it shares with no other."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
+    except OSError:  # not Linux, or gone
+        return 0
+    return sum(int(n) for n in re.findall(r"^Private_(?:Clean|Dirty):\s*(\d+) kB", text, re.MULTILINE)) << 10
