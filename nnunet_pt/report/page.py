@@ -12,7 +12,6 @@ import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_pt.core.files import write_text
+from nnunet_pt.report.page_media import encoded, inline_svg, with_own_names
 from nnunet_pt.report.page_style import SCRIPT, STYLE
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ Cell = str | float | int | None
 COLOURS: Final = ("#3f7fe0", "#e08a1e", "#2fa37c", "#c9527a", "#8b6fd6", "#8a9a2b", "#2f9fc4", "#b0734a")
 TIMES: Final = "\N{NARROW NO-BREAK SPACE}\N{MULTIPLICATION SIGN}\N{NARROW NO-BREAK SPACE}"
 MISSING: Final = "\N{EN DASH}"
-_MAX_COLOURS: Final = 256
-_WEBP_QUALITY: Final = 88
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 _FIGURE_STYLE: Final[dict[Any, Any]] = {
     "svg.fonttype": "none",  # text stays text: small, searchable, in the font of the page
@@ -215,7 +213,7 @@ def figure(fig: Figure, caption: str, alt: str) -> str:
     buffer = io.StringIO()
     with mpl.rc_context(_FIGURE_STYLE):
         fig.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    drawing = _inline_svg(buffer.getvalue(), alt, width_px=round(fig.get_figwidth() * 96))
+    drawing = inline_svg(buffer.getvalue(), alt, width_px=round(fig.get_figwidth() * 96))
     return _captioned(drawing, caption)
 
 
@@ -249,27 +247,6 @@ def hide_axes(axes: Axes) -> None:
     axes.grid(False)
 
 
-def _inline_svg(document: str, alt: str, width_px: int) -> str:
-    """The ``svg`` element alone, in the text colour, with names that no other figure of the page has."""
-    content = document[document.index("<svg") :]
-    content = _with_own_names(re.sub(r"<metadata>.*?</metadata>", "", content, flags=re.DOTALL))
-    content = re.sub(r"(fill|stroke): #000000\b", r"\1: currentColor", content)
-    box = re.search(r'viewBox="[^"]*"', content)
-    opening = (
-        f'<svg {box[0] if box else ""} role="img" aria-label="{escape(alt)}" style="max-width:{width_px}px" '
-        'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'
-    )
-    return re.sub(r"\n\s*", "\n", opening + content[content.index(">") + 1 :].strip())
-
-
-def _with_own_names(drawing: str) -> str:
-    """The drawing with names for its parts that no other drawing of the page has; unused names are dropped."""
-    prefix = blake2b(drawing.encode(), digest_size=4).hexdigest()
-    used = set(re.findall(r"(?:url\(#|href=\"#)([^)\"]+)", drawing))
-    drawing = re.sub(r' id="([^"]*)"', lambda m: f' id="f{prefix}-{m[1]}"' if m[1] in used else "", drawing)
-    return re.sub(r"(url\(#|href=\"#)", rf"\g<1>f{prefix}-", drawing)
-
-
 def svg(drawing: str, caption: str) -> str:
     """An ``svg`` element written by hand, as a figure.
 
@@ -277,7 +254,7 @@ def svg(drawing: str, caption: str) -> str:
         drawing: The element; its texts are escaped already.
         caption: Text below.
     """
-    return _captioned(_with_own_names(drawing), caption)
+    return _captioned(with_own_names(drawing), caption)
 
 
 def picture(rgb_hwc: NDArray[np.uint8], caption: str, alt: str) -> str:
@@ -288,25 +265,11 @@ def picture(rgb_hwc: NDArray[np.uint8], caption: str, alt: str) -> str:
         caption: Text below.
         alt: What there is to see, for people who cannot see it.
     """
-    kind, content = _encoded(rgb_hwc)
+    kind, content = encoded(rgb_hwc)
     data = base64.b64encode(content).decode("ascii")
     height, width = rgb_hwc.shape[:2]
     element = f'<img src="data:image/{kind};base64,{data}" alt="{escape(alt)}" width="{width}" height="{height}">'
     return _captioned(element, caption)
-
-
-def _encoded(rgb_hwc: NDArray[np.uint8]) -> tuple[str, bytes]:
-    from PIL import Image, features
-
-    image = Image.fromarray(np.ascontiguousarray(rgb_hwc))
-    content = io.BytesIO()
-    few_colours = image.getcolors(_MAX_COLOURS) is not None
-    if few_colours or not features.check("webp"):
-        # A palette of more colours than it has room for would lose those of small structures
-        (image.quantize(_MAX_COLOURS) if few_colours else image).save(content, "PNG", optimize=True)
-        return "png", content.getvalue()
-    image.save(content, "WEBP", quality=_WEBP_QUALITY)
-    return "webp", content.getvalue()
 
 
 def _captioned(element: str, caption: str) -> str:
