@@ -36,6 +36,7 @@ class TrainingJob:
         preprocessed: Folder of the dataset with plans and dataset.json.
         data: Folder that holds the data folder of the configuration: the same, or a temporary one.
         cases: Preprocessed cases to take patches from.
+        num_cases: All cases of the dataset.
         plans_name: Plans identifier.
         configuration: Name of the configuration.
         trainer: Name of the trainer.
@@ -49,6 +50,7 @@ class TrainingJob:
     preprocessed: Path
     data: Path
     cases: tuple[str, ...]
+    num_cases: int
     plans_name: str
     configuration: str
     trainer: str

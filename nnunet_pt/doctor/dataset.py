@@ -291,6 +291,7 @@ class _Dataset:
                 preprocessed=preprocessed,
                 data=data,
                 cases=cases,
+                num_cases=self.sizes.num_cases,
                 plans_name=self.request.plans_name,
                 configuration=configuration.name,
                 trainer=self.request.trainer,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import re
 import time
 from dataclasses import replace
+from math import ceil
 from pathlib import Path
 
 import torch
@@ -21,11 +23,14 @@ from nnunet_pt.doctor.network_jobs import (
     task_of,
     typical,
 )
+from nnunet_pt.preprocessing.splits import NUM_FOLDS
 from nnunet_pt.training.batches import Batch
 from nnunet_pt.training.distributed import Processes
 from nnunet_pt.training.history import EpochFigures, History
 from nnunet_pt.training.interruption import StopSignals
 from nnunet_pt.training.parts import loader_of, network_of
+from nnunet_pt.training.patches import MOST_OPEN_CASES, PatchSource
+from nnunet_pt.training.pipelines import load_patch_size
 from nnunet_pt.training.plots import PLOT_NAME, draw_progress
 from nnunet_pt.training.process import TrainingProcess
 from nnunet_pt.training.recipe_lookup import find_recipe
@@ -35,6 +40,7 @@ from nnunet_pt.training.trainer import Trainer
 
 PARTS_OF_A_BATCH = 8
 STATE_BYTES_PER_WEIGHT = 8  # gradient and momentum, whatever the size of the batch is
+OPENED_CASES = 8
 SETTLED_S, MOST_SETTLING_S = 0.4, 10.0
 
 
@@ -51,6 +57,7 @@ def measure_training(job: TrainingJob) -> TrainingCost:
     device = torch.device(job.device)
     trainer = (source.trainer_class or Trainer)(task)
     process = TrainingProcess(task, trainer, device, Processes(), StopSignals())
+    each_case = _memory_of_an_open_case(task)
     process.set_up_machine()
     with limited_memory(job), memory_errors(), process.monitor(History(), continued=False) as monitor:
         network = network_of(task, device, Processes())
@@ -60,7 +67,7 @@ def measure_training(job: TrainingJob) -> TrainingCost:
         _draw_progress(job.scratch)
         batch_s = _batch_time(task, trainer) if device.type == "cuda" else 0.0
         with trainer.parts.train_loader.start(0), trainer.parts.val_loader.start(0):
-            workers, in_workers = _settled_workers()
+            workers, in_workers = _settled_workers(each_case, job.num_cases)
             measured = _measured_steps(trainer, started, job.seconds)
         recipe = task.recipe
         return replace(
@@ -161,15 +168,44 @@ def _batch_time(task: TrainingTask, trainer: Trainer) -> float:
         return min(timed(lambda: next(loader)) for _ in range(2))
 
 
-def _settled_workers() -> tuple[int, int]:
-    """How many workers there are, and the memory that is theirs alone once they have made all that may wait."""
-    workers = [p.pid for p in multiprocessing.active_children() if p.pid is not None]
+def _memory_of_an_open_case(task: TrainingTask) -> float:
+    """What a worker keeps for each case that it has taken a patch from, in bytes."""
+    folder, cases = task.data_folder, task.split.train
+    patch = load_patch_size(task)
+
+    def opened(case: str) -> PatchSource:
+        source = PatchSource(folder, (case,))
+        source.class_locations(case)
+        source.read(case, (0, 0, 0), patch)
+        return source
+
+    kept = [opened(cases[0])]  # the first one takes what all others share
+    before = _resident_memory()
+    kept += [opened(cases[i % len(cases)]) for i in range(1, OPENED_CASES + 1)]
+    return max(0.0, (_resident_memory() - before) / OPENED_CASES)
+
+
+def _settled_workers(each_case: float, num_cases: int) -> tuple[int, int]:
+    """How many workers there are for training, and the memory of all that is theirs alone in the end.
+
+    It is measured once they have made all batches that may wait; after that they open more and more cases.
+
+    Args:
+        each_case: Bytes for an open case.
+        num_cases: Cases of the dataset.
+    """
+    workers = multiprocessing.active_children()
+    pids = [p.pid for p in workers if p.pid is not None]
     deadline = time.monotonic() + MOST_SETTLING_S
-    now, before = sum(map(_private_memory, workers)), -1
+    now, before = sum(map(_private_memory, pids)), -1
     while now > 1.01 * before and time.monotonic() < deadline:
         time.sleep(SETTLED_S)
-        now, before = sum(map(_private_memory, workers)), now
-    return sum("train" in p.name for p in multiprocessing.active_children()), now
+        now, before = sum(map(_private_memory, pids)), now
+    training = sum("train" in p.name for p in workers)
+    val_cases = ceil(num_cases / NUM_FOLDS)
+    to_open = training * min(num_cases - val_cases, MOST_OPEN_CASES)
+    to_open += (len(workers) - training) * min(val_cases, MOST_OPEN_CASES)
+    return training, round(now + each_case * to_open)
 
 
 def _private_memory(pid: int) -> int:
@@ -179,3 +215,12 @@ def _private_memory(pid: int) -> int:
     except OSError:  # not Linux, or gone
         return 0
     return sum(int(n) for n in re.findall(r"^Private_(?:Clean|Dirty):\s*(\d+) kB", text, re.MULTILINE)) << 10
+
+
+def _resident_memory() -> int:
+    """Memory of this process now, in bytes."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:  # not Linux
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
