@@ -1,6 +1,6 @@
 """Draw the picture of the README from the results of the demo: annotated images, predictions, and what leads to what.
 
-    bash scripts/demo.sh && python scripts/make_overview_picture.py demo
+    bash scripts/demo.sh && python scripts/make_overview_picture.py demo --case phantomts_006
 
 Shown is the first test case, unless another one is named; the Dice in the picture is the mean over all test cases.
 """
