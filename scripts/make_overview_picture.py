@@ -1,6 +1,6 @@
 """Draw the picture of the README from the results of the demo: annotated images, predictions, and what leads to what.
 
-    bash scripts/demo.sh && python scripts/make_overview_picture.py demo
+    bash scripts/demo.sh && python scripts/make_overview_picture.py demo --case phantomts_006
 
 Shown is the first test case, unless another one is named; the Dice in the picture is the mean over all test cases.
 """
@@ -114,7 +114,7 @@ def draw(raw: Path, fine_tuned: Path, from_scratch: Path, case: str, output: Pat
         x = 7.1 + 1.88 * number
         shown.draw(place(x, 1.28, 1.8, 2.2))
         say(x + 0.9, 3.2, words, fontsize=11)
-        say(x + 0.9, 1.58, dice, fontsize=11, fontweight="bold", color=TEXT)
+        say(x + 0.9, 1.52, dice, fontsize=11, fontweight="bold", color=TEXT)
     for number, name in enumerate(COLOURS):
         say(7.6 + 1.05 * number, 1.05, f"■ {name}", fontsize=10, color=COLOURS[name])
     drawn = io.BytesIO()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunet_pt.core.files import write_bytes
 from nnunet_pt.core.settings import Settings
+
+INTERIM_FILE = "interim.pickle"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,13 +82,13 @@ class TrainingCost:
         validation_iterations: Validation iterations of an epoch.
     """
 
-    step_s: float
-    validation_s: float
-    memory_bytes: int
-    gpu_bytes: int | None
-    whole_batch: bool
-    steps: int
-    parameters: int
+    step_s: float = 0.0
+    validation_s: float = 0.0
+    memory_bytes: int = 0
+    gpu_bytes: int | None = None
+    whole_batch: bool = False
+    steps: int = 0
+    parameters: int = 0
     workers: int = 0
     epochs: int = 0
     iterations: int = 0
@@ -94,6 +98,34 @@ class TrainingCost:
     def epoch_s(self) -> float:
         """One epoch."""
         return self.iterations * self.step_s + self.validation_iterations * self.validation_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interim:
+    """What a measurement of training knows before it ends; used if it does not end in its time.
+
+    Attributes:
+        cost: Figures so far; without any if its ``steps`` are 0.
+        begun: When the step under way began, on the system's monotonic clock.
+        factor: How many times as long a whole batch takes.
+    """
+
+    cost: TrainingCost
+    begun: float
+    factor: float
+
+    def save(self, folder: Path) -> None:
+        """Leave it where the process that waits for the measurement will look."""
+        write_bytes(folder / INTERIM_FILE, pickle.dumps(self))
+
+    @classmethod
+    def of(cls, folder: Path) -> Interim | None:
+        """What a measurement has left in its folder."""
+        file = folder / INTERIM_FILE
+        if not file.is_file():
+            return None
+        found: Interim = pickle.loads(file.read_bytes())  # written by our own process, into a folder of our own
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

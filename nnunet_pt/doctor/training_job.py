@@ -14,7 +14,7 @@ import torch
 
 from nnunet_pt.core.settings import Workspace
 from nnunet_pt.doctor.case_jobs import peak_memory, timed
-from nnunet_pt.doctor.costs import TrainingCost, TrainingJob
+from nnunet_pt.doctor.costs import Interim, TrainingCost, TrainingJob
 from nnunet_pt.doctor.network_jobs import (
     limited_memory,
     memory_errors,
@@ -39,6 +39,7 @@ from nnunet_pt.training.task import TrainingTask
 from nnunet_pt.training.trainer import Trainer
 
 PARTS_OF_A_BATCH = 8
+VALIDATION_SHARE = 1 / 3  # of the time of a training step, until it is measured
 STATE_BYTES_PER_WEIGHT = 8  # gradient and momentum, whatever the size of the batch is
 OPENED_CASES = 8
 SETTLED_S, MOST_SETTLING_S = 0.4, 10.0
@@ -68,61 +69,92 @@ def measure_training(job: TrainingJob) -> TrainingCost:
         batch_s = _batch_time(task, trainer) if device.type == "cuda" else 0.0
         with trainer.parts.train_loader.start(0), trainer.parts.val_loader.start(0):
             workers, in_workers = _settled_workers(each_case, job.num_cases)
-            measured = _measured_steps(trainer, started, job.seconds)
-        recipe = task.recipe
-        return replace(
-            measured,
-            step_s=max(measured.step_s, batch_s / max(1, workers)),
-            memory_bytes=measured.memory_bytes + in_workers,
-            workers=workers,
-            epochs=recipe.num_epochs,
-            iterations=recipe.iterations_per_epoch,
-            validation_iterations=recipe.validation_iterations_per_epoch,
-        )
+            recipe = task.recipe
+            known = TrainingCost(
+                parameters=sum(p.numel() for p in network.parameters()),
+                workers=workers,
+                epochs=recipe.num_epochs,
+                iterations=recipe.iterations_per_epoch,
+                validation_iterations=recipe.validation_iterations_per_epoch,
+            )
+            steps = _Steps(trainer, known, in_workers=in_workers, started=started, job=job)
+            cost = steps.measure()
+        return replace(cost, step_s=max(cost.step_s, batch_s / max(1, workers)))
 
 
-def _measured_steps(trainer: Trainer, started: float, seconds: float) -> TrainingCost:
+class _Steps:
     """Time and memory of training and validation iterations.
 
-    On a CPU a part of a batch comes first. If there is not enough time for a whole one, its figures are scaled.
+    Args:
+        trainer: The trainer; its loaders are at work.
+        known: What is known already.
+        in_workers: Memory of the workers.
+        started: When the measurement began.
+        job: What is measured.
     """
-    parts, device = trainer.parts, trainer.parts.device
-    network = parts.network
-    weights = sum(p.numel() for p in network.parameters())
-    part = _part_of(next(parts.train_loader)) if device.type == "cpu" else None
-    network.train()
-    factor, peak = 1.0, 0
-    times: list[float] = []
-    if part is not None:
+
+    def __init__(
+        self, trainer: Trainer, known: TrainingCost, *, in_workers: int, started: float, job: TrainingJob
+    ) -> None:
+        self._trainer = trainer
+        self._known = known
+        self._in_workers = in_workers
+        self._started = started
+        self._job = job
+
+    def measure(self) -> TrainingCost:
+        """On a CPU a part of a batch comes first. Its figures are scaled if there is no time for a whole one."""
+        trainer, parts, device = self._trainer, self._trainer.parts, self._trainer.parts.device
+        network, seconds = parts.network, self._job.seconds
+        network.train()
+        part = _part_of(next(parts.train_loader)) if device.type == "cpu" else None
+        cost = self._known if part is None else self._part(part)
+        whole = part is None or self._in_time(cost.step_s, 0.75 * seconds)
+        if whole:
+            self._note(cost, 1.0)
+            deadline = self._started + 0.75 * seconds
+            times = seconds_of_steps(lambda: trainer.step(next(parts.train_loader)), device, deadline)
+            cost = self._cost(times, 1.0)
+            self._note(cost, 1.0)
+        Snapshot(network.bare, trainer.optimizer, trainer.scaler).take()  # is kept all the time
+        network.eval_mode()
+        batch = next(parts.val_loader)
+        checked = batch if whole else _part_of(batch) or batch
+        factor = len(batch.keys) / len(checked.keys)
+        checks = seconds_of_steps(lambda: _validate(trainer, checked), device, self._started + seconds, most=3)
+        memory = max(cost.memory_bytes, peak_memory() + self._in_workers)
+        return replace(cost, validation_s=factor * typical(checks), memory_bytes=memory)
+
+    def _part(self, part: Batch) -> TrainingCost:
+        """What whole batches take, from a part of one."""
+        factor = self._trainer.task.configuration.batch_size / len(part.keys)
+        state = STATE_BYTES_PER_WEIGHT * self._known.parameters
         before = peak_memory()
-        first = timed(lambda: trainer.step(part))  # takes longer than all others
-        own = max(0, peak_memory() - before - STATE_BYTES_PER_WEIGHT * weights)
-        times = [timed(lambda: trainer.step(part))] if _in_time(2 * first, started, 0.3 * seconds) else [first]
-        factor = trainer.task.configuration.batch_size / len(part.keys)
-        peak = round(before + STATE_BYTES_PER_WEIGHT * weights + factor * own)
-    whole = part is None or _in_time(factor * times[-1], started, 0.75 * seconds)
-    if whole:
-        factor, peak = 1.0, 0
-        deadline = started + 0.75 * seconds
-        times = seconds_of_steps(lambda: trainer.step(next(parts.train_loader)), device, deadline)
-    Snapshot(network.bare, trainer.optimizer, trainer.scaler).take()  # is kept all the time
-    network.eval_mode()
-    checked = next(parts.val_loader)
-    checked = checked if whole else _part_of(checked) or checked
-    checks = seconds_of_steps(lambda: _validate(trainer, checked), device, started + seconds, most=3)
-    return TrainingCost(
-        step_s=factor * typical(times),
-        validation_s=factor * typical(checks),
-        memory_bytes=max(peak, peak_memory()),
-        gpu_bytes=peak_gpu_memory(device),
-        whole_batch=whole,
-        steps=len(times),
-        parameters=weights,
-    )
+        self._note(self._known, factor)
+        times = [timed(lambda: self._trainer.step(part))]
+        own = max(0, peak_memory() - before - state)
+        cost = replace(self._cost(times, factor), memory_bytes=round(before + state + factor * own + self._in_workers))
+        self._note(cost, factor)
+        if self._in_time(times[0], 0.3 * self._job.seconds):  # the first one takes longer than all others
+            cost = replace(cost, step_s=factor * timed(lambda: self._trainer.step(part)))
+        return cost
 
+    def _cost(self, times: list[float], factor: float) -> TrainingCost:
+        return replace(
+            self._known,
+            step_s=factor * typical(times),
+            validation_s=factor * typical(times) * VALIDATION_SHARE,
+            memory_bytes=peak_memory() + self._in_workers,
+            gpu_bytes=peak_gpu_memory(self._trainer.parts.device),
+            whole_batch=factor == 1.0,
+            steps=len(times),
+        )
 
-def _in_time(seconds: float, started: float, limit_s: float) -> bool:
-    return time.perf_counter() - started + seconds < limit_s
+    def _note(self, cost: TrainingCost, factor: float) -> None:
+        Interim(cost=cost, begun=time.monotonic(), factor=factor).save(self._job.scratch)
+
+    def _in_time(self, seconds: float, limit_s: float) -> bool:
+        return time.perf_counter() - self._started + seconds < limit_s
 
 
 def _part_of(batch: Batch) -> Batch | None:
