@@ -109,7 +109,9 @@ source=
 id=$(number_of "$target")
 plans_file=$nnUNet_preprocessed/$target/nnUNetPlans.json
 
-say "The finetuning dataset, $target: check it, measure it, plan a network"
+role="finetuning dataset"
+[ -n "$source" ] || role=dataset
+say "The $role, $target: check it, measure it, plan a network"
 run nnUNetv2_plan_and_preprocess -d "$id" --verify_dataset_integrity --no_pp
 configuration=3d_fullres
 grep -q '"3d_fullres"' "$plans_file" || configuration=2d
@@ -118,7 +120,7 @@ echo
 echo "A network with a quarter of the features can be trained while you watch:"
 run python scripts/make_small_configuration.py "$plans_file" $configuration
 
-say "Preprocess it: crop, normalise, resample"
+say "Preprocess $target: crop, normalise, resample"
 run nnUNetv2_preprocess -d "$id" -c $configuration
 
 if [ -n "$source" ]; then
@@ -139,13 +141,15 @@ names=("from scratch")
 if [ -n "$source" ]; then
     say "Pre-train on all cases of $source"
     train "$source" all PreTrained pretrainPlans
-    say "Fine-tune: the few cases of $target, beginning with these weights"
-    train "$target" 0 FineTuned nnUNetPlans \
+    say "Fine-tune: the few cases of $target, beginning with these weights. Outputs of labels that both have are kept, too"
+    train "$target" 0 FineTuned nnUNetPlans -transfer adapt \
         -pretrained_weights "$(fold_of "$source" all PreTrained pretrainPlans)/checkpoint_final.pth"
     trainers+=(FineTuned)
     names+=("fine-tuned")
+    say "From scratch: the same training without these weights"
+else
+    say "Train on $target"
 fi
-say "From scratch: the same training without these weights"
 train "$target" 0 FromScratch nnUNetPlans
 
 folds=()

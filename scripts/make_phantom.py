@@ -141,7 +141,7 @@ def small(phantom: Phantom) -> Phantom:
     return replace(phantom, num_training=min(phantom.num_training, 6), num_test=min(phantom.num_test, 2))
 
 
-def make_case(phantom: Phantom, rng: np.random.Generator) -> tuple[sitk.Image, sitk.Image]:
+def make_case(phantom: Phantom, rng: np.random.Generator, *, is_t2: bool) -> tuple[sitk.Image, sitk.Image]:
     """One image (int16) and its segmentation (uint8)."""
     spacing = np.array(phantom.spacing_mm) * rng.uniform(0.9, 1.1, 3)
     spacing[2] = spacing[1]
@@ -163,9 +163,9 @@ def make_case(phantom: Phantom, rng: np.random.Generator) -> tuple[sitk.Image, s
 
     image = np.zeros(tuple(shape), np.float32)
     segmentation = np.zeros(tuple(shape), np.uint8)
-    weighting = abs(rng.integers(2) - rng.uniform(0, 0.25))
+    weighting = abs(is_t2 - rng.uniform(0, 0.25))
     for name, look in TISSUES.items():
-        grey = ((1 - weighting) * look.t1 + weighting * look.t2) * rng.lognormal(0, 0.1)
+        grey = ((1 - weighting) * look.t1 + weighting * look.t2) * rng.lognormal(0, 0.06)
         texture = smooth_noise(rng, shape, look.grain / per_voxel)
         where = tissue == name
         image[where] = grey * (1 + look.texture * texture[where])
@@ -240,7 +240,7 @@ def make_dataset(phantom: Phantom, raw: Path, seed: int) -> bool:
     for subset, count in wanted.items():
         for index in range(first[subset], count):
             rng = np.random.default_rng([seed, int(phantom.name[7:10]), subset == "Ts", index])
-            image, segmentation = make_case(phantom, rng)
+            image, segmentation = make_case(phantom, rng, is_t2=index % 2 == 1)
             case = f"phantom{subset.lower()}_{index:03d}"
             for kind, data, ending in (("images", image, "_0000.nii.gz"), ("labels", segmentation, ".nii.gz")):
                 (folder / f"{kind}{subset}").mkdir(parents=True, exist_ok=True)

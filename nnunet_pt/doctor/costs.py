@@ -21,6 +21,8 @@ class CaseCost:
         seconds: Time for the case.
         base_bytes: Memory of the worker before.
         peak_bytes: Its peak.
+        shared_bytes: Part of that which all processes share: the code of libraries.
+        job_s: Time for the whole measurement in its process, without starting that.
         written_bytes: Size of the files that were written.
     """
 
@@ -28,6 +30,8 @@ class CaseCost:
     seconds: float
     base_bytes: int
     peak_bytes: int
+    shared_bytes: int = 0
+    job_s: float = 0.0
     written_bytes: int = 0
 
 
@@ -107,12 +111,10 @@ class Interim:
     Attributes:
         cost: Figures so far; without any if its ``steps`` are 0.
         begun: When the step under way began, on the system's monotonic clock.
-        factor: How many times as long a whole batch takes.
     """
 
     cost: TrainingCost
     begun: float
-    factor: float
 
     def save(self, folder: Path) -> None:
         """Leave it where the process that waits for the measurement will look."""

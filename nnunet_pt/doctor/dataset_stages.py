@@ -145,7 +145,7 @@ class DatasetStages:
             cost = interim.cost
         if cost is None and interim is not None:
             # Each step takes longer than the one that was under way
-            epoch = (outcome.ended - interim.begun) * interim.factor * interim.cost.iterations
+            epoch = (outcome.ended - interim.begun) * interim.cost.iterations
             epochs = interim.cost.epochs
             stage = replace(stage, unit_seconds=epoch, units=epochs, seconds=epoch * epochs, at_least=True)
         if cost is None:

@@ -107,59 +107,70 @@ class _Steps:
         trainer, parts, device = self._trainer, self._trainer.parts, self._trainer.parts.device
         network, seconds = parts.network, self._job.seconds
         network.train()
-        part = _part_of(next(parts.train_loader)) if device.type == "cpu" else None
-        cost = self._known if part is None else self._part(part)
-        whole = part is None or self._in_time(cost.step_s, 0.75 * seconds)
+        first = next(parts.train_loader)
+        part = _part_of(first, PARTS_OF_A_BATCH) if device.type == "cpu" else None
+        cost, part_s = (self._known, 0.0) if part is None else self._from_parts(first, part)
+        whole = part is None or self._in_time(cost.step_s, seconds)
         if whole:
-            self._note(cost, 1.0)
+            self._note(cost)
             deadline = self._started + 0.75 * seconds
             times = seconds_of_steps(lambda: trainer.step(next(parts.train_loader)), device, deadline)
-            cost = self._cost(times, 1.0)
-            self._note(cost, 1.0)
+            cost = self._cost(typical(times), len(times), whole=True)
+            self._note(cost)
         Snapshot(network.bare, trainer.optimizer, trainer.scaler).take()  # is kept all the time
         network.eval_mode()
         batch = next(parts.val_loader)
-        checked = batch if whole else _part_of(batch) or batch
-        factor = len(batch.keys) / len(checked.keys)
+        checked = batch if whole else _part_of(batch, PARTS_OF_A_BATCH) or batch
         checks = seconds_of_steps(lambda: _validate(trainer, checked), device, self._started + seconds, most=3)
+        share = typical(checks) / (cost.step_s if whole else part_s)
         memory = max(cost.memory_bytes, peak_memory() + self._in_workers)
-        return replace(cost, validation_s=factor * typical(checks), memory_bytes=memory)
+        return replace(cost, validation_s=share * cost.step_s, memory_bytes=memory)
 
-    def _part(self, part: Batch) -> TrainingCost:
-        """What whole batches take, from a part of one."""
-        factor = self._trainer.task.configuration.batch_size / len(part.keys)
+    def _from_parts(self, batch: Batch, part: Batch) -> tuple[TrainingCost, float]:
+        """What whole batches take, from two parts of one, and the time of the smaller part.
+
+        Beside other work a step takes long however small it is, so its time is not proportional to its size.
+        """
+        factor = len(batch.keys) / len(part.keys)
         state = STATE_BYTES_PER_WEIGHT * self._known.parameters
         before = peak_memory()
-        self._note(self._known, factor)
-        times = [timed(lambda: self._trainer.step(part))]
+        self._note(self._known)
+        first = timed(lambda: self._trainer.step(part))  # takes several times as long as all others
         own = max(0, peak_memory() - before - state)
-        cost = replace(self._cost(times, factor), memory_bytes=round(before + state + factor * own + self._in_workers))
-        self._note(cost, factor)
-        if self._in_time(times[0], 0.3 * self._job.seconds):  # the first one takes longer than all others
-            cost = replace(cost, step_s=factor * timed(lambda: self._trainer.step(part)))
-        return cost
+        memory = round(before + state + factor * own + self._in_workers)
+        self._note(replace(self._cost(factor * first, 1), memory_bytes=memory))
+        part_s = timed(lambda: self._trainer.step(part))
+        cost = replace(self._cost(factor * part_s, 1), memory_bytes=memory)
+        self._note(cost)
+        larger = _part_of(batch, factor / 2) or batch
+        larger_s = timed(lambda: self._trainer.step(larger))
+        more, rest = len(larger.keys) - len(part.keys), len(batch.keys) - len(larger.keys)
+        step_s = larger_s + rest * max(0.0, larger_s - part_s) / max(1, more)
+        cost = replace(self._cost(step_s, 2), memory_bytes=memory)
+        self._note(cost)
+        return cost, part_s
 
-    def _cost(self, times: list[float], factor: float) -> TrainingCost:
+    def _cost(self, step_s: float, steps: int, *, whole: bool = False) -> TrainingCost:
         return replace(
             self._known,
-            step_s=factor * typical(times),
-            validation_s=factor * typical(times) * VALIDATION_SHARE,
+            step_s=step_s,
+            validation_s=step_s * VALIDATION_SHARE,
             memory_bytes=peak_memory() + self._in_workers,
             gpu_bytes=peak_gpu_memory(self._trainer.parts.device),
-            whole_batch=factor == 1.0,
-            steps=len(times),
+            whole_batch=whole,
+            steps=steps,
         )
 
-    def _note(self, cost: TrainingCost, factor: float) -> None:
-        Interim(cost=cost, begun=time.monotonic(), factor=factor).save(self._job.scratch)
+    def _note(self, cost: TrainingCost) -> None:
+        Interim(cost=cost, begun=time.monotonic()).save(self._job.scratch)
 
     def _in_time(self, seconds: float, limit_s: float) -> bool:
         return time.perf_counter() - self._started + seconds < limit_s
 
 
-def _part_of(batch: Batch) -> Batch | None:
-    """An eighth of a batch; None if that would be all of it."""
-    size = -(-len(batch.keys) // PARTS_OF_A_BATCH)
+def _part_of(batch: Batch, parts: float) -> Batch | None:
+    """One of several parts of a batch; None if that would be all of it."""
+    size = ceil(len(batch.keys) / parts)
     if size == len(batch.keys):
         return None
     return Batch(batch.step, batch.keys[:size], batch.data[:size], [t[:size] for t in batch.targets])

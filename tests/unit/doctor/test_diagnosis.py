@@ -150,7 +150,8 @@ def test_colours_do_not_disturb_the_alignment() -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0.04, "0.0 s"),
+        (0.04, "40 ms"),
+        (0.3, "0.3 s"),
         (9.9, "9.9 s"),
         (9.96, "10 s"),
         (59.6, "1:00 min"),
