@@ -112,7 +112,7 @@ def _time(stage: Stage) -> str:
 
 
 def span(seconds: float) -> str:
-    """A time span with the digits it deserves: ``30 ms``, ``0.4 s``, ``35 s``, ``5:50 min``, ``3:20 h``, ``4.1 days``."""
+    """A time span with the digits it deserves: ``30 ms``, ``0.4 s``, ``35 s``, ``5:50 min``, ``3:20 h``, ``4 days``."""
     if seconds < 0.0995:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 9.95:
