@@ -124,7 +124,7 @@ say "Preprocess $target: crop, normalise, resample"
 run nnUNetv2_preprocess -d "$id" -c $configuration
 
 if [ -n "$source" ]; then
-    say "The pretraining dataset, $source, is measured, and follows the plans of $target, so that its weights will fit"
+    say "The pretraining dataset, $source: it follows the same plans, so that its weights will fit"
     run nnUNetv2_extract_fingerprint -d "$(number_of "$source")" --verify_dataset_integrity
     echo
     if run nnUNetv2_move_plans_between_datasets -s "$id" -t "$(number_of "$source")" -sp nnUNetPlans -tp pretrainPlans; then
@@ -141,12 +141,13 @@ names=("from scratch")
 if [ -n "$source" ]; then
     say "Pre-train on all cases of $source"
     train "$source" all PreTrained pretrainPlans
-    say "Fine-tune: the few cases of $target, beginning with these weights. Outputs of labels that both have are kept, too"
+    say "Fine-tune: train on the few cases of $target, beginning with these weights"
+    # adapt: the outputs of labels that both have begin with what they were, too
     train "$target" 0 FineTuned nnUNetPlans -transfer adapt \
         -pretrained_weights "$(fold_of "$source" all PreTrained pretrainPlans)/checkpoint_final.pth"
     trainers+=(FineTuned)
     names+=("fine-tuned")
-    say "From scratch: the same training without these weights"
+    say "From scratch: the same without these weights, for comparison"
 else
     say "Train on $target"
 fi
@@ -155,7 +156,7 @@ train "$target" 0 FromScratch nnUNetPlans
 folds=()
 predicted=()
 for trainer in "${trainers[@]}"; do folds+=("$(fold_of "$target" 0 "$trainer" nnUNetPlans)"); done
-if [ -d "$nnUNet_raw/$target/imagesTs" ]; then
+if compgen -G "$nnUNet_raw/$target/imagesTs/*" > /dev/null; then
     for trainer in "${trainers[@]}"; do
         say "Predict the test images: $trainer"
         output=$folder/predictions/$trainer
