@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+sys.path.append(str(Path(__file__).parents[1] / "unit" / "report"))
+
+from fold_folders import make_fold
+
+from nnunet_pt.report.comparison_page import comparison_report
 from nnunet_pt.report.dataset_content import DatasetReportOptions
 from nnunet_pt.report.dataset_page import dataset_report
 from nnunet_pt.report.page import (
@@ -28,6 +34,7 @@ from nnunet_pt.report.page import (
     table,
 )
 from nnunet_pt.report.plans_page import plans_report
+from nnunet_pt.report.training_page import training_report
 
 pytestmark = pytest.mark.browser
 
@@ -155,6 +162,18 @@ def test_dataset_report(ask: Ask, three: Any) -> None:
 def test_plans_report(ask: Ask, small: Any, tiny_model_folder: Callable[..., Path]) -> None:
     html = plans_report(tiny_model_folder(small) / "plans.json")
     assert_whole(ask(html, WHOLE), sections=4, pictures=0, drawings=4)
+
+
+@pytest.mark.parametrize("width", [1400, 500])
+def test_training_report(ask: Ask, tmp_path: Path, width: int) -> None:
+    html = training_report(make_fold(tmp_path / "training"))
+    assert_whole(ask(html, WHOLE, width=width), sections=6, pictures=6, drawings=4)
+
+
+def test_comparison_report(ask: Ask, tmp_path: Path) -> None:
+    html = comparison_report([make_fold(tmp_path / "one"), make_fold(tmp_path / "two")], ["scratch", "fine-tuned"])
+    assert_whole(ask(html, WHOLE), sections=5, pictures=0, drawings=4)
+    assert ask(html, SORT % "[0, 0]")["seen"] == [["fine-tuned", "scratch"], ["scratch", "fine-tuned"]]
 
 
 def _channels(colour: str) -> list[float]:
