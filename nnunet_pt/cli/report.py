@@ -213,7 +213,7 @@ def _training(args: Namespace, workspace: Workspace) -> ReportResult:
     from nnunet_pt.report.training_page import training_report
 
     folder = fold_path(args.training, args.tr, args.p, workspace)
-    html = training_report(folder, preprocessed=workspace.settings.preprocessed)
+    html = training_report(folder, preprocessed=workspace.settings.preprocessed, raw=workspace.settings.raw)
     return write_report(args.o or folder / TRAINING_REPORT, html, str(folder))
 
 

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "unit" / "report"))
+
+from fold_folders import CASES, make_fold, make_raw
 
 from nnunet_pt.cli.report import DEFAULT_PICTURES, build_parser, main
 from nnunet_pt.report.dataset_content import DEFAULT_PICTURES as PICTURES_OF_THE_REPORT
@@ -39,6 +45,17 @@ def test_plans_report(at_home: Any, tiny_model_folder: Any, capsys: pytest.Captu
     capsys.readouterr()
     assert main(["plans", at_home.name, "-p", "otherPlans"]) == 1
     assert "these plans: nnUNetPlans" in capsys.readouterr().err
+
+
+def test_a_training_report_has_pictures_as_long_as_the_raw_images_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fold = make_fold(tmp_path, cases=CASES[:2])
+    make_raw(tmp_path, CASES[:2])
+    shutil.rmtree(tmp_path / "preprocessed")
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
+    assert main(["training", str(fold), "-o", str(tmp_path / "page.html")]) == 0
+    assert (tmp_path / "page.html").read_text(encoding="utf-8").count("<img ") == 2
 
 
 def test_training_and_comparison_say_what_is_missing(at_home: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -191,3 +191,17 @@ def write_image(path: Path, array: np.ndarray[Any, Any]) -> None:
     image = sitk.GetImageFromArray(array)
     image.SetSpacing((1.0, 1.0, 2.0))
     sitk.WriteImage(image, str(path))
+
+
+def make_raw(root: Path, cases: Sequence[str]) -> Path:
+    """The raw dataset of some cases in ``root/raw``: fruits and stones are as bright as their labels times 1000."""
+    raw = root / "raw" / DATASET
+    (raw / "imagesTr").mkdir(parents=True)
+    (raw / "labelsTr").mkdir()
+    write_json(raw / "dataset.json", DATASET_JSON)
+    for case in cases:
+        write_image(raw / "labelsTr" / f"{case}.nii.gz", segmentation(case))
+        for channel in (0, 1):
+            image = segmentation(case).astype(np.float32) * (1000 if channel == 0 else 0)
+            write_image(raw / "imagesTr" / f"{case}_{channel:04d}.nii.gz", image)
+    return raw

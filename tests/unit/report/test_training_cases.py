@@ -10,7 +10,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent))
 
-from fold_folders import CASES, DATASET, DATASET_JSON, SHAPE, make_fold, segmentation, write_image
+from fold_folders import CASES, DATASET, SHAPE, make_fold, make_raw, segmentation, write_image
 
 from nnunet_pt.core.errors import ImageError, StorageError
 from nnunet_pt.core.files import write_json
@@ -70,15 +70,7 @@ def test_resampled_images_have_the_size_of_the_annotation(tmp_path: Path) -> Non
 
 
 def test_raw_images_if_they_are_given(record: TrainingRecord, tmp_path: Path) -> None:
-    raw = tmp_path / "raw" / DATASET
-    (raw / "imagesTr").mkdir(parents=True)
-    (raw / "labelsTr").mkdir()
-    write_json(raw / "dataset.json", DATASET_JSON)
-    for case in CASES[:2]:
-        write_image(raw / "labelsTr" / f"{case}.nii.gz", segmentation(case))
-        for channel in (0, 1):
-            image = segmentation(case).astype(np.float32) * (1000 if channel == 0 else 0)
-            write_image(raw / "imagesTr" / f"{case}_{channel:04d}.nii.gz", image)
+    raw = make_raw(tmp_path, CASES[:2])
     assert record.validation is not None
     for given in (raw, raw.parent):
         shown = CaseImages.find(record, None, given).slice_of(record.validation.cases[1])
