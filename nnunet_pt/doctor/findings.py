@@ -39,6 +39,22 @@ class Finding:
     remedy: str = ""
     values: Mapping[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of(
+        cls, key: str, title: str, status: Status, found: str, why: str = "", remedy: str = "", **values: Any
+    ) -> Finding:
+        """A finding that says why and what to do only if something is not as it should be."""
+        calm = status == "ok"
+        return cls(
+            key=key,
+            title=title,
+            status=status,
+            found=found,
+            why="" if calm else why,
+            remedy="" if calm else remedy,
+            values=values,
+        )
+
     @property
     def group(self) -> str:
         """The group of the check."""

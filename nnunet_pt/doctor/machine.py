@@ -48,16 +48,7 @@ def check_machine(system: System, *, num_gpus: int) -> list[Finding]:
 def _finding(
     key: str, title: str, status: Status, found: str, why: str = "", remedy: str = "", **values: Any
 ) -> Finding:
-    calm = status == "ok"
-    return Finding(
-        key=f"machine.{key}",
-        title=title,
-        status=status,
-        found=found,
-        why="" if calm else why,
-        remedy="" if calm else remedy,
-        values=values,
-    )
+    return Finding.of(f"machine.{key}", title, status, found, why, remedy, **values)
 
 
 def _cpus(system: System, num_gpus: int) -> Finding:

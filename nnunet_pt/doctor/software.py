@@ -71,17 +71,10 @@ def check_software(
     ]
 
 
-def _finding(key: str, title: str, status: Status, found: str, why: str, remedy: str, **values: Any) -> Finding:
-    calm = status == "ok"
-    return Finding(
-        key=f"software.{key}",
-        title=title,
-        status=status,
-        found=found,
-        why="" if calm else why,
-        remedy="" if calm else remedy,
-        values=values,
-    )
+def _finding(
+    key: str, title: str, status: Status, found: str, why: str = "", remedy: str = "", **values: Any
+) -> Finding:
+    return Finding.of(f"software.{key}", title, status, found, why, remedy, **values)
 
 
 def _python(version: str, bounds: str) -> Finding:
