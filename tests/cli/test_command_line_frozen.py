@@ -458,6 +458,69 @@ FROZEN = {
         --no_pbar flag
         --json_log flag
     """,
+    "slurm crossval": """
+        -d dataset_reference required
+        -c str+ required
+        --out Path required
+        -f fold+ = [0, 1, 2, 3, 4]
+        -tr str = nnUNetTrainer
+        -p str
+        -pl str = ExperimentPlanner
+        -gpu_memory_target positive_float
+        -train_args str
+        -cluster Path
+        -partition str
+        -account str
+        -gpus str
+        -nodes positive_integer
+        -cpus positive_integer
+        -mem str
+        -time str
+        -parts positive_integer
+        -modules str+
+        -venv str
+        --overwrite flag
+        --submit flag
+        --verbose flag
+        --no_pbar flag
+        --json_log flag
+    """,
+    "slurm pretrain_finetune": """
+        -pretrain dataset_reference required
+        -finetune dataset_reference required
+        -c str+ required
+        --out Path required
+        -f fold+ = [0, 1, 2, 3, 4]
+        -tr str = nnUNetTrainer
+        -p str
+        -pl str = ExperimentPlanner
+        -gpu_memory_target positive_float
+        -train_args str
+        -cluster Path
+        -partition str
+        -account str
+        -gpus str
+        -nodes positive_integer
+        -cpus positive_integer
+        -mem str
+        -time str
+        -parts positive_integer
+        -modules str+
+        -venv str
+        --overwrite flag
+        --submit flag
+        --verbose flag
+        --no_pbar flag
+        --json_log flag
+        -pretrain_tr str
+        -pretrain_args str
+    """,
+    "slurm status": """
+        folder Path required
+        --verbose flag
+        --no_pbar flag
+        --json_log flag
+    """,
     "report dataset": """
         dataset dataset_reference required
         -pictures natural = 12
@@ -526,6 +589,7 @@ COMMANDS = {
     "nnUNetv2_convert_old_nnUNet_dataset": "convert_old_nnunet_dataset",
     "nnUNetv2_doctor": "doctor",
     "nnUNetv2_report": "report",
+    "nnUNetv2_slurm": "slurm",
     "nnUNetv2_completion": "completion",
 }
 
