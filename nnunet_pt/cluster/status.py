@@ -170,6 +170,8 @@ def _task(
     folder: Path, name: str, number: int | None, queued: Sequence[QueuedTask], submitted: str | None, asked: bool
 ) -> TaskStatus:
     noted = _noted(folder, name, number)
+    if noted is not None and noted[0] != "done" and _is_older(noted[2], submitted):
+        noted = None
     word, job, log, host, why = noted or ("", submitted, submitted, None, "")
     entry = next((task for task in queued if task.task == number), None)
     if entry is not None:
@@ -217,6 +219,11 @@ def _noted(folder: Path, name: str, number: int | None) -> tuple[str, str, str, 
     if len(words) < 5:
         return None
     return words[0], words[1], words[2], words[3], " ".join(words[5:])
+
+
+def _is_older(job: str, than: str | None) -> bool:
+    """Whether a job was submitted before another one."""
+    return than is not None and job.isdigit() and than.isdigit() and int(job) < int(than)
 
 
 def _last_lines(folder: Path, name: str, job: str | None, number: int | None) -> tuple[str, ...]:
