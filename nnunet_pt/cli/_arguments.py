@@ -105,6 +105,28 @@ def add_processes(parser: ArgumentParser, option: str = "-np", what: str = "work
     )
 
 
+def add_parts(parser: ArgumentParser, *, merged: bool = True) -> None:
+    """``-num_parts`` and ``-part_id``; ``merged`` if the last part puts together what all did."""
+    running = group(parser, RUNNING)
+    by_you = "by you as a job of its own, also on several machines at the same time,"
+    last = "; the one that ends last puts all parts together"
+    running.add_argument(
+        "-num_parts",
+        metavar="N",
+        type=positive_integer,
+        default=1,
+        help=f"number of processes, each started {by_you if merged else 'by you with a GPU or machine of its own,'} "
+        f"that share the cases{last if merged else ''} (default: %(default)s)",
+    )
+    running.add_argument(
+        "-part_id",
+        metavar="N",
+        type=natural,
+        default=0,
+        help="which of them this is, counted from 0 (default: %(default)s)",
+    )
+
+
 def add_extractor(parser: ArgumentParser) -> None:
     """``-fpe`` and ``--verify_dataset_integrity``."""
     method = group(parser, METHOD)

@@ -34,6 +34,7 @@ def add_evaluation(parser: ArgumentParser) -> None:
         "-o", metavar="FILE", type=Path, help="file to write (default: summary.json in the folder of predictions)"
     )
     arguments.add_processes(parser)
+    arguments.add_parts(parser)
     method = arguments.group(parser, arguments.METHOD)
     method.add_argument(
         "--chill",
@@ -79,6 +80,8 @@ def make_request(
         chill=args.chill,
         num_processes=args.np,
         progress=not args.no_pbar,
+        num_parts=args.num_parts,
+        part_id=args.part_id,
     )
 
 

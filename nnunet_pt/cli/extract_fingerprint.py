@@ -23,6 +23,7 @@ def build_parser() -> ArgumentParser:
         """
         nnUNetv2_extract_fingerprint -d 4 --verify_dataset_integrity
         nnUNetv2_extract_fingerprint -d 15 16 -np 4 --clean
+        nnUNetv2_extract_fingerprint -d 15 -num_parts 4 -part_id 0
         """,
     )
     arguments.add_datasets(parser)
@@ -31,6 +32,7 @@ def build_parser() -> ArgumentParser:
     arguments.group(parser, arguments.METHOD).add_argument(
         "--clean", action="store_true", help="measure again even if there is a fingerprint"
     )
+    arguments.add_parts(parser)
     arguments.add_memory(parser)
     arguments.add_output(parser)
     return parser
@@ -49,6 +51,8 @@ def requests(args: Namespace) -> tuple[FingerprintRequest, ...]:
             max_ram_gb=args.max_ram_gb,
             progress=not args.no_pbar,
             on_failure="continue" if args.continue_on_error else "stop",
+            num_parts=args.num_parts,
+            part_id=args.part_id,
             extractor=args.fpe,
         )
         for dataset in args.d

@@ -27,6 +27,7 @@ def build_parser() -> ArgumentParser:
         nnUNetv2_preprocess -d 4 -c 3d_fullres
         nnUNetv2_preprocess -d 15 -plans_name pretrainPlans -c 2d 3d_fullres -np 8 4 --max_ram_gb 24
         nnUNetv2_preprocess -d 15 --verify
+        nnUNetv2_preprocess -d 15 -c 3d_fullres -num_parts 4 -part_id 0
         """,
     )
     arguments.add_datasets(parser)
@@ -45,6 +46,7 @@ def build_parser() -> ArgumentParser:
         action="store_true",
         help="read every preprocessed case, and rebuild those that are damaged on disk",
     )
+    arguments.add_parts(parser)
     arguments.add_memory(parser)
     arguments.add_output(parser)
     return parser
@@ -65,6 +67,8 @@ def requests(args: Namespace) -> tuple[PreprocessRequest, ...]:
             max_ram_gb=args.max_ram_gb,
             progress=not args.no_pbar,
             on_failure="continue" if args.continue_on_error else "stop",
+            num_parts=args.num_parts,
+            part_id=args.part_id,
         )
         for dataset in args.d
     )

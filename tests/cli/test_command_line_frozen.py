@@ -39,6 +39,8 @@ FROZEN = {
         --verify_dataset_integrity flag
         -np positive_integer
         --clean flag
+        -num_parts positive_integer = 1
+        -part_id natural = 0
         --max_ram_gb positive_float
         --continue_on_error flag
         --verbose flag
@@ -63,6 +65,8 @@ FROZEN = {
         -np positive_integer+
         --clean flag
         --verify flag
+        -num_parts positive_integer = 1
+        -part_id natural = 0
         --max_ram_gb positive_float
         --continue_on_error flag
         --verbose flag
@@ -295,6 +299,8 @@ FROZEN = {
         -pfile Path required
         -o Path
         -np positive_integer
+        -num_parts positive_integer = 1
+        -part_id natural = 0
         --chill flag
         --surface flag
         -nsd_tolerance_mm positive_float+
@@ -309,6 +315,8 @@ FROZEN = {
         -il label_value
         -o Path
         -np positive_integer
+        -num_parts positive_integer = 1
+        -part_id natural = 0
         --chill flag
         --surface flag
         -nsd_tolerance_mm positive_float+
