@@ -216,10 +216,10 @@ def _add_cluster(parser: ArgumentParser) -> None:
 
 def cluster_settings(args: Namespace) -> ClusterSettings:
     """What the arguments and the file ask for."""
-    from nnunet_pt.cluster.settings import load_settings, own_environment
+    from nnunet_pt.cluster.settings import load_cluster_settings, own_environment
 
     names = ("partition", "account", "cpus", "mem", "time", "parts", "modules", "venv")
-    return load_settings(
+    return load_cluster_settings(
         args.cluster,
         flags={name: getattr(args, name) for name in names},
         training_flags={"gpus": args.gpus, "nodes": args.nodes},

@@ -292,7 +292,6 @@ class _Maker:
             f'folder="$nnUNet_results/{folder}/fold_$fold"',
             *([] if weights is None else [f'weights="$nnUNet_results/{weights}"']),
             "",
-            "signal_near_limit=USR1  # a training saves its state, then ends",
             'if finished "$folder"; then',
             '    echo "Finished before: $folder"',
             'elif has_checkpoint "$folder"; then',

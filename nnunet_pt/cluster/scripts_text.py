@@ -26,7 +26,6 @@ log=${SLURM_ARRAY_JOB_ID:-$job}
 node=${SLURMD_NODENAME:-$(hostname)}
 state=@states@/${SLURM_JOB_NAME:-$(basename "$0" .sh)}${SLURM_ARRAY_TASK_ID:+.$SLURM_ARRAY_TASK_ID}
 near_limit=""
-signal_near_limit=TERM  # what tells a command that it has to end
 trap 'near_limit=yes' USR1
 
 # What "nnUNetv2_slurm status" reads: how far this task is
@@ -42,15 +41,17 @@ mkdir -p @states@
 note running
 trap at_exit EXIT
 
-# Run a command. When the time limit comes near, it is told to end, and this job is queued again
+# Run a command. When the time limit comes near, it is told to save and end, and this job is queued again
 run() {
     local status=0
+    tell=TERM
+    if [ "$1" = srun ]; then tell=USR1; fi  # which srun passes on; at TERM it would kill
     if [ -n "$near_limit" ]; then queue_again; fi
     echo "\$ $*"
     "$@" &
     command=$!
-    trap 'near_limit=yes; kill -s "$signal_near_limit" "$command" 2> /dev/null || true' USR1
-    trap 'kill -s TERM "$command" 2> /dev/null || true' TERM
+    trap 'near_limit=yes; kill -s "$tell" "$command" 2> /dev/null || true' USR1
+    trap 'kill -s "$tell" "$command" 2> /dev/null || true' TERM
     while kill -0 "$command" 2> /dev/null; do wait "$command" || true; done  # a signal ends this wait, too
     wait "$command" || status=$?
     trap 'near_limit=yes' USR1

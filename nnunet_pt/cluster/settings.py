@@ -103,7 +103,7 @@ class ClusterSettings:
         return tuple(dict.fromkeys(names))
 
 
-def load_settings(
+def load_cluster_settings(
     file: Path | None, *, flags: Mapping[str, Any], training_flags: Mapping[str, Any], own_venv: Path | None = None
 ) -> ClusterSettings:
     """Settings from a file and from arguments, which count more.

@@ -100,7 +100,9 @@ class WorkflowStatus:
         for step in self.steps:
             numbers = [_tasks_text([t for t in step.tasks if t.state == state], step) for state in used]
             rows.append([step.name, *numbers, _note(step)])
-        parts = [f"{self.folder}", table(rows, ["step", *used, ""])]
+        if not any(row[-1] for row in rows):
+            rows = [row[:-1] for row in rows]
+        parts = [f"{self.folder}", table(rows, ["step", *used, *["where, why"][: len(rows[0]) - 1 - len(used)]])]
         if not self.asked_slurm:
             parts.append(
                 "SLURM cannot be asked on this machine (no squeue), so this is what the jobs themselves noted."

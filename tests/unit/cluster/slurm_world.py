@@ -10,7 +10,7 @@ from typing import Any
 
 from nnunet_pt.cluster.jobs import Workflow, WorkflowRequest, workflow_of
 from nnunet_pt.cluster.scripts import WrittenScripts, write_scripts
-from nnunet_pt.cluster.settings import ClusterSettings, load_settings
+from nnunet_pt.cluster.settings import ClusterSettings, load_cluster_settings
 from nnunet_pt.core.settings import Settings, Workspace
 
 DATASETS = ("Dataset015_Brain", "Dataset016_Spine")
@@ -27,7 +27,7 @@ def make_workspace(root: Path) -> Workspace:
 def cluster(**flags: Any) -> ClusterSettings:
     """Settings from values that jobs or trainings ask for."""
     training = {name: flags.pop(name) for name in ("gpus", "nodes") if name in flags}
-    return load_settings(None, flags=flags, training_flags=training)
+    return load_cluster_settings(None, flags=flags, training_flags=training)
 
 
 def workflow(workspace: Workspace, settings: ClusterSettings | None = None, **request: Any) -> Workflow:

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from nnunet_pt.cluster.settings import ClusterSettings, load_settings, seconds_of
+from nnunet_pt.cluster.settings import ClusterSettings, load_cluster_settings, seconds_of
 from nnunet_pt.core.errors import NnunetError, SettingsError, StorageError, UsageError
 
 
 def load(file: Path | None = None, *, training: dict[str, Any] | None = None, **flags: Any) -> ClusterSettings:
-    return load_settings(file, flags=flags, training_flags=training or {})
+    return load_cluster_settings(file, flags=flags, training_flags=training or {})
 
 
 def toml(folder: Path, text: str) -> Path:
@@ -125,7 +125,7 @@ def test_a_job_that_could_only_save_is_refused() -> None:
 
 def test_the_own_environment_is_used_unless_the_file_says_otherwise(tmp_path: Path) -> None:
     def venv(text: str) -> Path | None:
-        return load_settings(toml(tmp_path, text), flags={}, training_flags={}, own_venv=Path("/own")).venv
+        return load_cluster_settings(toml(tmp_path, text), flags={}, training_flags={}, own_venv=Path("/own")).venv
 
     assert venv("") == Path("/own")
     assert venv('venv = ""') is None
