@@ -125,12 +125,6 @@ if squeue --noheader --me --format=%Z | grep -qxF "$folder"; then
     echo "  to do:    wait for them, or cancel them: scancel $(cut -d' ' -f2 @submitted@ | paste -sd ' ')" >&2
     exit 1
 fi
-for script in [0-9][0-9]_*.sh; do  # what SLURM refuses is found before anything is in the queue
-    if ! answer=$(sbatch --test-only "$script" 2>&1); then
-        echo "Error: SLURM refuses $script: $answer" >&2
-        exit 1
-    fi
-done
 mkdir -p @logs@ @states@
 : > @submitted@
 
@@ -139,7 +133,13 @@ submit() {
     local script=$1 after=""
     shift
     if [ $# -gt 0 ]; then after="--dependency=afterok$(printf ':%s' "$@")"; fi
-    job=$(sbatch --parsable ${after:+"$after"} --kill-on-invalid-dep=yes "$script" | cut -d';' -f1)
+    if ! job=$(sbatch --parsable ${after:+"$after"} --kill-on-invalid-dep=yes "$script" 2> @logs@/refused.txt); then
+        echo "Error: SLURM refuses $script: $(cat @logs@/refused.txt)" >&2
+        if [ -s @submitted@ ]; then cut -d' ' -f2 @submitted@ | xargs scancel; fi  # all or none
+        exit 1
+    fi
+    job=${job##*$'\n'}  # without what the cluster may say before
+    job=${job%%;*}
     echo "$script $job $*" >> @submitted@
     echo "job $job  $script"
 }

@@ -14,13 +14,17 @@ from nnunet_pt.cli import slurm
 CROSSVAL = ("crossval", "-d", "901", "-c", "3d_fullres", "-f", "0", "1")
 # Job numbers count up; what is submitted is remembered
 SBATCH = """
-for word in "$@"; do case $word in
-    --test-only) [ -z "${REFUSED:-}" ] || { echo "sbatch: error: $REFUSED" >&2; exit 1; }; exit 0 ;;
-esac; done
+if [ -n "${REFUSED:-}" ] && [[ $* == *$REFUSED* ]]; then echo "sbatch: error: Invalid account" >&2; exit 1; fi
 echo "$@" >> "$SUBMITTED"
-wc -l < "$SUBMITTED"
+echo "Welcome to the cluster"
+echo "$(wc -l < "$SUBMITTED");here"
 """
-STAND_INS = {"sbatch": SBATCH, "squeue": 'echo "${QUEUE:-}"', "sinfo": "printf 'main\\ngpu\\n'"}
+STAND_INS = {
+    "sbatch": SBATCH,
+    "squeue": 'echo "${QUEUE:-}"',
+    "sinfo": "printf 'main\\ngpu\\n'",
+    "scancel": 'echo "$@" > "$SUBMITTED.cancelled"',
+}
 
 
 @pytest.fixture
@@ -33,7 +37,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv(folder, str(tmp_path / folder))
     tools = tmp_path / "tools"
     tools.mkdir()
-    for tool in ("bash", "dirname", "grep", "cut", "paste", "mkdir", "wc", "pwd"):
+    for tool in ("bash", "dirname", "grep", "cut", "paste", "mkdir", "wc", "pwd", "cat", "xargs"):
         found = next(p for p in (Path("/bin") / tool, Path("/usr/bin") / tool) if p.exists())
         (tools / tool).symlink_to(found)
     monkeypatch.setenv("PATH", str(tools))
@@ -90,13 +94,13 @@ def test_submit_shows_which_job_waits_for_which(with_slurm: Path, capsys: pytest
     assert "--dependency=afterok:6:5 " in submitted[6]
 
 
-def test_what_slurm_refuses_is_not_submitted_at_all(
+def test_when_slurm_refuses_a_step_none_stays_submitted(
     with_slurm: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("REFUSED", "Invalid account")
+    monkeypatch.setenv("REFUSED", "03_preprocess_901.sh")
     assert slurm.main([*CROSSVAL, "--out", str(with_slurm / "jobs"), "--submit"]) == 1
-    assert "SLURM refuses 01_fingerprint_901.sh: sbatch: error: Invalid account" in capsys.readouterr().err
-    assert not (with_slurm / "submitted").exists()
+    assert "SLURM refuses 03_preprocess_901.sh: sbatch: error: Invalid account" in capsys.readouterr().err
+    assert (with_slurm / "submitted.cancelled").read_text().split() == ["1", "2"]
 
 
 def test_jobs_that_are_in_the_queue_are_not_submitted_again(

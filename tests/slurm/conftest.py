@@ -35,7 +35,10 @@ def _missing() -> str | None:
     if shutil.which("sbatch") is None:
         return f"no SLURM on this machine; {hint}"
     done = subprocess.run(
-        ["sinfo", "--noheader", "--states=idle,alloc,mix", "--format=%D"], capture_output=True, text=True, check=False
+        ["sinfo", "--noheader", "--responding", "--states=idle,alloc,mix", "--format=%D"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode != 0 or sum(map(int, done.stdout.split())) < 2:
         return f"no SLURM with two nodes runs here, or SLURM_CONF does not name it; {hint}"
