@@ -9,7 +9,9 @@ pre-trained on the other training cases, with anterior and posterior part merged
 segmentation layers differ and are not transferred. All arms have the same number of iterations, and are validated on
 all validation cases of the fold. So that little time is enough, a network with a quarter of the features is trained
 by AdamW (SGD with nnU-Net's momentum finds no foreground from scratch in the 250 iterations), and without mirroring,
-which would make it hard to tell the two parts apart.
+which would make it hard to tell the two parts apart. The segmentation layers learn ten times as fast as the others:
+they begin with large random weights in all arms, and AdamW moves no weight further than its learning rate in an
+iteration, so that otherwise they, and not what is below them, decide what is reached (``--head_factor 1`` shows it).
 
 Everything is done by the commands a user would type, which are printed. The same call again keeps the trainings that
 are finished; other lengths are other trainings. Prints a Markdown table, and draws the learning curves.
@@ -73,11 +75,12 @@ def main() -> None:
     parser.add_argument("raw", type=Path, help="folder of the raw Dataset004_Hippocampus; it is only read")
     parser.add_argument("--work", type=Path, required=True, help="folder for everything")
     parser.add_argument("--labelled", type=int, default=8, help="training cases with labels (default: %(default)s)")
-    parser.add_argument("--pretraining", type=int, default=400, help="iterations (default: %(default)s)")
+    parser.add_argument("--pretraining", type=int, default=1200, help="iterations (default: %(default)s)")
     parser.add_argument("--iterations", type=int, default=250, help="of each arm (default: %(default)s)")
     parser.add_argument("--epoch", type=int, default=25, help="iterations between validations (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each arm (default: %(default)s)")
     parser.add_argument("--features", type=int, default=4, help="divides the features (default: %(default)s)")
+    parser.add_argument("--head_factor", type=float, default=10, help="of the learning rate (default: %(default)g)")
     parser.add_argument("--small_rate", type=float, help="an arm more, fine-tuned with this learning rate")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--picture", type=Path, help="file for the learning curves (default: in the work folder)")
@@ -85,13 +88,13 @@ def main() -> None:
     work = args.work / f"{args.labelled}cases_features{args.features}"
     make_datasets(args.raw, work, args.labelled)
     make_data(work, args.features)
-    weights = train(work, args, OTHERS, MOVED, f"pretraining{args.pretraining}", args.pretraining, seed=0)
+    weights = train(work, args, OTHERS, MOVED, "pretraining", args.pretraining, seed=0)
     results: dict[str, list[Training]] = {}
     for seed in range(1, args.seeds + 1):  # seed by seed, so that a stopped benchmark has figures for all arms
         for arm in arms(args):
             options = (*(("-pretrained_weights", str(weights)) if arm.pretrained else ()), *arm.options)
             start = f"_of{args.pretraining}" if arm.pretrained else ""
-            name = f"{arm.title.replace(' ', '_').replace(',', '')}{start}_{args.iterations}_seed{seed}"
+            name = f"{arm.title.replace(' ', '_').replace(',', '')}{start}"
             checkpoint = train(work, args, FEW, PLANS, name, args.iterations, seed, options)
             results.setdefault(arm.title, []).append(result_of(checkpoint.parent))
     print(table(results))
@@ -189,15 +192,17 @@ def train(
 ) -> Path:
     """Train and validate, unless that is done already; the last checkpoint.
 
-    ``name`` is that of the results folder, and says everything that may differ.
+    The name of the results folder begins with ``name`` and says everything that may differ.
     """
-    results = work / "results" / name
+    lengths = f"{iterations}_by{args.epoch}_heads{args.head_factor:g}_{args.device}"
+    results = work / "results" / f"{name}_{lengths}_seed{seed}"
     fold = results / dataset / f"{SHORT.name}__{plans}__{CONFIGURATION}" / "fold_0"
     if not (fold / "validation" / "summary.json").exists():
         shutil.rmtree(results, ignore_errors=True)
-        lengths = ("-epochs", str(iterations // args.epoch), "-iterations", str(args.epoch), "-seed", str(seed))
+        length = ("-epochs", str(iterations // args.epoch), "-iterations", str(args.epoch), "-seed", str(seed))
         which = (str(int(dataset[7:10])), CONFIGURATION, "0", "-p", plans, "-tr", RECIPE)
-        command(work, "train", *which, *lengths, "-device", args.device, "--no_pbar", *options, results=results)
+        heads = ("-lr_factor", f"decoder.seg_layers={args.head_factor:g}")
+        command(work, "train", *which, *length, *heads, "-device", args.device, "--no_pbar", *options, results=results)
     return fold / "checkpoint_final.pth"
 
 
@@ -243,15 +248,14 @@ def table(results: Mapping[str, Sequence[Training]]) -> str:
 
 
 def draw(results: Mapping[str, Sequence[Training]], epoch: int, file: Path) -> None:
-    """Mean over seeds of the Dice during training, and its range."""
+    """Dice during training: the median over seeds, and every seed as a thin line."""
     figure = Figure(figsize=(6.5, 4), layout="constrained")
     axes = figure.add_subplot()
     for title, trainings in results.items():
         curves = list(zip(*(training.curve for training in trainings), strict=True))
         iterations = [epoch * (number + 1) for number in range(len(curves))]
-        (line,) = axes.plot(iterations, [statistics.mean(dice) for dice in curves], label=title, linewidth=1.8)
-        low, high = [min(dice) for dice in curves], [max(dice) for dice in curves]
-        axes.fill_between(iterations, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+        (line,) = axes.plot(iterations, [statistics.median(dice) for dice in curves], label=title, linewidth=2.4)
+        axes.plot(iterations, curves, color=line.get_color(), alpha=0.35, linewidth=0.8)
     axes.set_xlabel("iterations")
     axes.set_ylabel("Dice of validation patches")
     axes.set_xlim(left=0)

@@ -1,143 +1,194 @@
 #!/usr/bin/env bash
-# The main job from raw images to a pre-trained and fine-tuned network and its predictions, in ./demo, on artificial images.
-# Every command is printed as you would type it. Repeating the demo takes seconds: finished work is kept.
+# What pre-training is good for: a network is trained on one dataset, goes on learning on another one with few cases,
+# and is compared with one that saw those few cases only. Every command is printed as you would type it.
+# Interrupted, by you or by a crash? Start it again: it goes on where it was. A finished demo repeats in seconds.
 #
-#   scripts/demo.sh                           artificial images (about 3 minutes on 2 cores; a GPU is used if there is one)
-#   DEMO_DATA=/path/to/nnUNet_raw scripts/demo.sh       your own datasets (folders DatasetXXX_Name)
-#   DEMO_FOLDER=/scratch/demo scripts/demo.sh           another place than ./demo
+#   bash scripts/demo.sh                         artificial images; about 6 minutes on 2 cores, a GPU is used if there is one
+#   DEMO_DATA=/path/to/nnUNet_raw bash ...       your own data: one dataset, or a folder of datasets DatasetXXX_Name. Of
+#                                                several, the one with most training cases is pre-trained on, the one
+#                                                with fewest is fine-tuned on. Trainings are short, to see that all runs
+#   DEMO_FOLDER=/scratch/demo bash ...           another place than ./demo
+#   DEMO_SHORT=1 bash ...                        a minute: few cases and iterations, so the figures mean nothing; in demo/short
 set -euo pipefail
 cd "$(dirname "$0")/.."
+started=$SECONDS
 . scripts/environment.sh
 prepare_environment runtime
 
 folder=${DEMO_FOLDER:-demo}
+[ -z "${DEMO_SHORT:-}" ] || folder=$folder/short
+[ -z "${DEMO_DATA:-}" ] || folder=$folder/own_data
 mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
-started=$SECONDS
+trap 'status=$?; [ $status -eq 0 ] || echo "The demo stopped. Start it again, and it goes on from here." >&2' EXIT
 
-bold=; plain=
-if [ -t 1 ]; then bold=$'\033[1m' plain=$'\033[0m'; fi
-say() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
+bold= plain=
+if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then bold=$'\033[1m' plain=$'\033[0m'; fi
+say() {
+    local seconds=$((SECONDS - started))
+    printf '\n%s[%d:%02d] %s%s\n' "$bold" $((seconds / 60)) $((seconds % 60)) "$*" "$plain"
+}
 run() {
-    printf '\n$ %s\n' "$*"
+    local word line=
+    for word in "$@"; do
+        case $word in *[!A-Za-z0-9_./:=,@%+-]*) word=\"$word\" ;; esac
+        line="$line $word"
+    done
+    echo "\$$line"
     "$@"
 }
+number_of() { echo $((10#${1:7:3})); }
+fold_of() { echo "$nnUNet_results/$1/${3}__${4}__$small/fold_$2"; }
 
-# dataset, fold, trainer, and further arguments of nnUNetv2_train; a finished training is not repeated
-small=3d_fullres_small
+# dataset, fold, trainer, plans, and further arguments of nnUNetv2_train for a training that begins
 train() {
-    local dataset=$1 fold=$2 trainer=$3 plans=nnUNetPlans word previous= found
-    shift 3
-    for word in "$@"; do
-        [ "$previous" = -p ] && plans=$word
-        previous=$word
-    done
-    found=("$nnUNet_results/Dataset${dataset}_"*/"${trainer}__${plans}__$small/fold_$fold")
-    if [ -f "${found[0]}/checkpoint_final.pth" ] && [ -f "${found[0]}/validation/summary.json" ]; then
-        echo "Trained already: ${found[0]}"
-    elif [ -d "${found[0]}" ]; then
-        run nnUNetv2_train "$dataset" $small "$fold" -tr "scripts/demo_trainers.py:$trainer" -p "$plans" --c
+    local id fold=$2 trainer=$3 plans=$4 into
+    id=$(number_of "$1")
+    into=$(fold_of "$1" "$fold" "$trainer" "$plans")
+    shift 4
+    local what=(nnUNetv2_train "$id" "$small" "$fold" -tr "scripts/demo_trainers.py:$trainer" -p "$plans")
+    if [ -f "$into/checkpoint_final.pth" ] && [ -f "$into/validation/summary.json" ]; then
+        echo "Trained already: $into"
+    elif compgen -G "$into/checkpoint_*.pth" > /dev/null; then
+        run "${what[@]}" --c
     else
-        run nnUNetv2_train "$dataset" $small "$fold" -tr "scripts/demo_trainers.py:$trainer" "$@"
+        run "${what[@]}" ${length[@]+"${length[@]}"} "$@"
     fi
 }
 
-say "Where everything is"
+length=() phantom=()
 if [ -n "${DEMO_DATA:-}" ]; then
+    length=(-epochs 2 -iterations 10)
+elif [ -n "${DEMO_SHORT:-}" ]; then
+    length=(-epochs 2 -iterations 5)
+    phantom=(--small)
+fi
+
+say "Where everything is"
+if [ -f "${DEMO_DATA:-}/dataset.json" ]; then
+    nnUNet_raw=$(cd "$DEMO_DATA/.." && pwd)
+    datasets=("$(cd "$DEMO_DATA" && basename "$PWD")")
+elif [ -n "${DEMO_DATA:-}" ]; then
     nnUNet_raw=$(cd "$DEMO_DATA" && pwd)
-    nnUNet_preprocessed=$folder/own_data/nnUNet_preprocessed
-    nnUNet_results=$folder/own_data/nnUNet_results
 else
     nnUNet_raw=$folder/nnUNet_raw
-    nnUNet_preprocessed=$folder/nnUNet_preprocessed
-    nnUNet_results=$folder/nnUNet_results
+    datasets=(Dataset901_PhantomPretrain Dataset902_PhantomFinetune)
 fi
+nnUNet_preprocessed=$folder/nnUNet_preprocessed
+nnUNet_results=$folder/nnUNet_results
 export nnUNet_raw nnUNet_preprocessed nnUNet_results
-export nnUNet_compile=0 # on a GPU compiling takes longer than these trainings
-mkdir -p "$nnUNet_preprocessed" "$nnUNet_results"
 for variable in nnUNet_raw nnUNet_preprocessed nnUNet_results; do
-    echo "$ export $variable=${!variable}"
+    echo "\$ export $variable=${!variable}"
+    mkdir -p "${!variable}"
 done
+export nnUNet_compile=0 # on a GPU compiling would take longer than these trainings
 
 if [ -z "${DEMO_DATA:-}" ]; then
-    say "Two artificial datasets: 901 to pre-train on, 902 to fine-tune on"
-    run python scripts/make_phantom.py "$nnUNet_raw"
+    say "Two artificial datasets: 901 with many cases, 902 with few. Each has labels that the other one has not"
+    run python scripts/make_phantom.py "$nnUNet_raw" ${phantom[@]+"${phantom[@]}"}
+elif [ -z "${datasets:-}" ]; then
+    datasets=()
+    for dataset in "$nnUNet_raw"/Dataset[0-9][0-9][0-9]_*/dataset.json; do
+        [ ! -f "$dataset" ] || datasets+=("$(basename "$(dirname "$dataset")")")
+    done
 fi
-
-datasets=()
-for dataset in "$nnUNet_raw"/Dataset[0-9][0-9][0-9]_*; do
-    [ -f "$dataset/dataset.json" ] && datasets+=("$(basename "$dataset")")
-done
 if [ ${#datasets[@]} -eq 0 ]; then
     echo "There is no folder DatasetXXX_Name with a dataset.json in $nnUNet_raw" >&2
     exit 1
 fi
-ids=()
-for dataset in "${datasets[@]}"; do ids+=("$((10#${dataset:7:3}))"); done
 
-if [ -z "${DEMO_DATA:-}" ]; then
-    finetuning=902
-    pretraining=901
-    say "The finetuning dataset: check it, measure it, plan, preprocess"
-    run nnUNetv2_plan_and_preprocess -d $finetuning --verify_dataset_integrity
-    say "Other plans for the same data: a residual encoder (there are three sizes)"
-    run nnUNetv2_plan_experiment -d $finetuning -pl nnUNetPlannerResEncM
-    say "A network with a quarter of the features, so that it can be trained while you watch"
-    run python scripts/make_small_configuration.py "$nnUNet_preprocessed/Dataset902_PhantomFinetune/nnUNetPlans.json" 3d_fullres
-    say "The pretraining dataset is measured too, ..."
-    run nnUNetv2_extract_fingerprint -d $pretraining --verify_dataset_integrity
-    say "... but it follows the plans of the finetuning dataset, so that its weights will fit"
-    run nnUNetv2_move_plans_between_datasets -s $finetuning -t $pretraining -sp nnUNetPlans -tp pretrainPlans
-    run nnUNetv2_preprocess -d $pretraining -plans_name pretrainPlans -c 3d_fullres
-    say "Is everything on disk still as it was written?"
-    run nnUNetv2_preprocess -d $pretraining -plans_name pretrainPlans -c 3d_fullres --verify
-    say "Pre-training on all cases of $pretraining"
-    train $pretraining all PreTrained -p pretrainPlans
-    pretrained=$(echo "$nnUNet_results/Dataset${pretraining}_"*/PreTrained__pretrainPlans__$small/fold_all/checkpoint_final.pth)
-    say "Fine-tuning on 4 cases of $finetuning, beginning with these weights"
-    train $finetuning 0 FineTuned -pretrained_weights "$pretrained"
-    say "The same training from scratch, for comparison"
-    train $finetuning 0 FromScratch
-else
-    say "Check, measure, plan and preprocess"
-    run nnUNetv2_plan_and_preprocess -d "${ids[@]}" --verify_dataset_integrity
-    if [ ${#ids[@]} -gt 1 ]; then
-        say "If ${datasets[1]} were to be used for pre-training, it would need the plans of ${datasets[0]}"
-        run nnUNetv2_move_plans_between_datasets -s "${ids[0]}" -t "${ids[1]}" -sp nnUNetPlans -tp pretrainPlans ||
-            echo "These two do not go together; the demo goes on."
+# the most cases first
+cases_of() { grep -oE '"numTraining": *[0-9]+' "$nnUNet_raw/$1/dataset.json" | grep -oE '[0-9]+$' || echo 0; }
+sorted=()
+while read -r _ dataset; do sorted+=("$dataset"); done < <(
+    for dataset in "${datasets[@]}"; do echo "$(cases_of "$dataset") $dataset"; done | sort -k1,1nr -k2
+)
+target=${sorted[${#sorted[@]} - 1]}
+source=
+[ ${#sorted[@]} -eq 1 ] || source=${sorted[0]}
+id=$(number_of "$target")
+plans_file=$nnUNet_preprocessed/$target/nnUNetPlans.json
+
+role="finetuning dataset"
+[ -n "$source" ] || role=dataset
+say "The $role, $target: check it, measure it, plan a network"
+run nnUNetv2_plan_and_preprocess -d "$id" --verify_dataset_integrity --no_pp
+configuration=3d_fullres
+grep -q '"3d_fullres"' "$plans_file" || configuration=2d
+small=${configuration}_small
+echo
+echo "A network with a quarter of the features can be trained while you watch:"
+run python scripts/make_small_configuration.py "$plans_file" $configuration
+
+say "Preprocess $target: crop, normalise, resample"
+run nnUNetv2_preprocess -d "$id" -c $configuration
+
+if [ -n "$source" ]; then
+    say "The pretraining dataset, $source: it follows the same plans, so that its weights will fit"
+    run nnUNetv2_extract_fingerprint -d "$(number_of "$source")" --verify_dataset_integrity
+    echo
+    if run nnUNetv2_move_plans_between_datasets -s "$id" -t "$(number_of "$source")" -sp nnUNetPlans -tp pretrainPlans; then
+        echo
+        run nnUNetv2_preprocess -d "$(number_of "$source")" -plans_name pretrainPlans -c $configuration
+    else
+        echo "These two datasets do not go together; the demo goes on without pre-training."
+        source=
     fi
 fi
 
-if [ -z "${DEMO_DATA:-}" ]; then
-    say "Dice of the one case that neither training has seen (seconds of training show how it goes, not how good it gets)"
-    python scripts/show_dice.py "$nnUNet_results/Dataset${finetuning}_"*/{FromScratch,FineTuned}__*/fold_0
+trainers=(FromScratch)
+names=("from scratch")
+if [ -n "$source" ]; then
+    say "Pre-train on all cases of $source"
+    train "$source" all PreTrained pretrainPlans
+    say "Fine-tune: train on the few cases of $target, beginning with these weights"
+    # adapt: the outputs of labels that both have begin with what they were, too
+    train "$target" 0 FineTuned nnUNetPlans -transfer adapt \
+        -pretrained_weights "$(fold_of "$source" all PreTrained pretrainPlans)/checkpoint_final.pth"
+    trainers+=(FineTuned)
+    names+=("fine-tuned")
+    say "From scratch: the same without these weights, for comparison"
+else
+    say "Train on $target"
+fi
+train "$target" 0 FromScratch nnUNetPlans
+
+folds=()
+predicted=()
+for trainer in "${trainers[@]}"; do folds+=("$(fold_of "$target" 0 "$trainer" nnUNetPlans)"); done
+if compgen -G "$nnUNet_raw/$target/imagesTs/*" > /dev/null; then
+    for trainer in "${trainers[@]}"; do
+        say "Predict the test images: $trainer"
+        output=$folder/predictions/$trainer
+        run nnUNetv2_predict -d "$id" -i "$nnUNet_raw/$target/imagesTs" -o "$output" -c "$small" -tr "$trainer" -f 0 \
+            --continue_prediction
+        predicted+=("$output")
+        [ -d "$nnUNet_raw/$target/labelsTs" ] || continue
+        echo
+        run nnUNetv2_evaluate_folder "$nnUNet_raw/$target/labelsTs" "$output" -djfile "$output/dataset.json" -pfile "$output/plans.json"
+    done
 fi
 
-if [ -z "${DEMO_DATA:-}" ]; then
-    raw=$(echo "$nnUNet_raw/Dataset${finetuning}_"*)
-    say "Images that no training has seen, with the fine-tuned network"
-    run nnUNetv2_predict -d $finetuning -i "$raw/imagesTs" -o "$folder/predictions" -c $small -tr FineTuned -f 0 --continue_prediction
-    say "How good are these predictions? (HD95: distance of surfaces in mm, the smaller the better)"
-    run nnUNetv2_evaluate_folder "$raw/labelsTs" "$folder/predictions" -djfile "$folder/predictions/dataset.json" \
-        -pfile "$folder/predictions/plans.json" --surface
-    say "The model in a file, for others"
-    run nnUNetv2_export_model_to_zip -d $finetuning -o "$folder/fine_tuned.zip" -c $small -tr FineTuned -f 0 --small
+say "A page about the trainings, with curves and pictures, for your browser"
+if [ ${#folds[@]} -gt 1 ]; then
+    run nnUNetv2_report compare "${folds[@]}" -names "${names[@]}" -o "$folder/report.html"
+else
+    run nnUNetv2_report training "${folds[@]}" -o "$folder/report.html"
 fi
 
-say "What is there now"
-for dataset in "${datasets[@]}"; do
-    echo "$dataset"
-    for plans in "$nnUNet_preprocessed/$dataset"/*lans*.json; do
-        [ -f "$plans" ] && echo "  plans                    $(basename "$plans" .json)"
-    done
-    for data in "$nnUNet_preprocessed/$dataset"/*_{2d,3d_fullres,3d_lowres}; do
-        [ -d "$data" ] || continue
-        printf '  %-24s %s cases, %s\n' "$(basename "$data")" "$(find "$data" -name '*.pkl' | wc -l | tr -d ' ')" \
-            "$(du -sh "$data" | cut -f1)"
-    done
-done
-for model in "$nnUNet_results"/Dataset*/*/fold_*; do
-    [ -f "$model/checkpoint_final.pth" ] && echo "trained: ${model#"$nnUNet_results"/}"
-done
-echo "Data is in $nnUNet_preprocessed, models are in $nnUNet_results"
-echo "The demo took $((SECONDS - started)) s."
+if [ -f "${predicted:-}/summary.json" ]; then
+    say "Dice on the test images of $target, which no training has seen (1 is perfect)"
+    run python scripts/show_dice.py "${predicted[@]}" -names "${names[@]}"
+else
+    say "Dice on the validation cases of $target (1 is perfect)"
+    run python scripts/show_dice.py "${folds[@]}" -names "${names[@]}"
+fi
+
+echo
+if [ -n "${DEMO_DATA:-}${DEMO_SHORT:-}" ]; then
+    echo "These trainings were far too short to be any good; they show that everything runs."
+fi
+echo "Report:       $folder/report.html"
+[ ${#predicted[@]} -eq 0 ] || echo "Predictions:  $folder/predictions"
+echo "Models:       $nnUNet_results"
+say "Done"

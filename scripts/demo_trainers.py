@@ -1,4 +1,4 @@
-"""Trainings of the demo: short ones, and a pair that differs in its name only.
+"""Trainings of the demo: a short one to pre-train with, and a pair that differs in its name only.
 
 A trainer is a recipe, and a recipe is a few values; what is not said is as in nnUNetTrainer. Another name gives another
 folder of results, so that the two trainings of the finetuning dataset stay apart.
@@ -14,13 +14,18 @@ from nnunet_pt.training.recipe import DEFAULT
 
 PreTrained = replace(
     DEFAULT,
-    num_epochs=6,
-    iterations_per_epoch=25,
-    validation_iterations_per_epoch=5,
-    optimizer="adamw",  # gets somewhere within a hundred steps
-    initial_lr=3e-3,
-    oversample_foreground=0.66,
+    num_epochs=25,
+    iterations_per_epoch=40,
+    validation_iterations_per_epoch=2,
+    optimizer="adamw",  # SGD with nnU-Net's momentum needs thousands of steps
+    initial_lr=5e-3,
+    warmup_epochs=2,
+    oversample_foreground=0.5,
+    mirroring="none",  # the liver is on one side of the body, the spleen on the other
+    save_every=2,
     seed=1,
 )
-FineTuned = replace(PreTrained, num_epochs=4, iterations_per_epoch=20, seed=2)
+# A smaller learning rate, so that what was learnt before is not forgotten. From scratch a larger one does not do much
+# better: 4 cases are learnt by heart soon.
+FineTuned = replace(PreTrained, num_epochs=10, initial_lr=2e-3, seed=2)
 FromScratch = FineTuned

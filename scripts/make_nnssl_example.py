@@ -1,7 +1,8 @@
 """Write a checkpoint in the format of nnssl, to try out fine-tuning without a download.
 
 The network is a small residual U-Net with random weights: everything works with it as with a real pre-training, but
-nothing has been learned. Real ones are on the Hugging Face hub, see documentation/tutorials/finetune-from-nnssl.md.
+nothing has been learned, and its voxels are as large as those of the artificial datasets. Real ones are on the Hugging
+Face hub, see documentation/tutorials/finetune-from-nnssl.md.
 
     python scripts/make_nnssl_example.py checkpoint_final.pth
 """
@@ -37,8 +38,8 @@ def make_checkpoint(
     path: Path,
     network: Mapping[str, Any] = NETWORK,
     *,
-    patch_size: Sequence[int] = (32, 64, 64),
-    spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
+    patch_size: Sequence[int] = (32, 48, 64),
+    spacing_mm: Sequence[float] = (5.0, 5.0, 5.0),
 ) -> None:
     """Write weights and the plan by which they can be adapted.
 

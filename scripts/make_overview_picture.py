@@ -1,14 +1,14 @@
 """Draw the picture of the README from the results of the demo: annotated images, predictions, and what leads to what.
 
-    python scripts/make_overview_picture.py demo/nnUNet_raw --fine-tuned PREDICTIONS --from-scratch PREDICTIONS
+    bash scripts/demo.sh && python scripts/make_overview_picture.py demo --case phantomts_006
 
-Both folders hold predictions for the test images of the finetuning dataset, and their ``summary.json``. Shown is the
-first test case, unless another one is named; the Dice in the picture is the mean over all of them.
+Shown is the first test case, unless another one is named; the Dice in the picture is the mean over all test cases.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from nnunet_pt.core.files import read_json
 PRETRAINING, FINETUNING = "Dataset901_PhantomPretrain", "Dataset902_PhantomFinetune"
 COLOURS = {"liver": "#e4572e", "spleen": "#f2b705", "kidney": "#2e86ab", "spine": "#8e6bbf", "lesion": "#35d07f"}
 TEXT, QUIET = "#1f2933", "#5f6c7b"
-WIDTH, HEIGHT = 12.8, 4.3  # inches, at 100 dots each
+WIDTH, HEIGHT = 12.8, 4.0  # inches, at 100 dots each
 
 
 class Case:
@@ -66,6 +66,7 @@ def training_cases(dataset: Path, count: int) -> list[Case]:
 def draw(raw: Path, fine_tuned: Path, from_scratch: Path, case: str, output: Path) -> None:
     """Draw the picture and write it as PNG."""
     from matplotlib.figure import Figure
+    from PIL import Image
 
     figure = Figure(figsize=(WIDTH, HEIGHT), dpi=100, facecolor="white")
 
@@ -76,7 +77,7 @@ def draw(raw: Path, fine_tuned: Path, from_scratch: Path, case: str, output: Pat
         figure.text(x / WIDTH, y / HEIGHT, words, **{"ha": "center", "va": "center", "color": TEXT, **style})
 
     def heading(x: float, number: int, words: str, command: str) -> None:
-        say(x, 3.98, f"{number}  {words}", fontsize=13, fontweight="bold")
+        say(x, 3.72, f"{number}  {words}", fontsize=13, fontweight="bold")
         say(x, 0.36, command, fontsize=9, family="monospace", color=QUIET)
 
     def arrow(x: float, words: str) -> None:
@@ -113,10 +114,12 @@ def draw(raw: Path, fine_tuned: Path, from_scratch: Path, case: str, output: Pat
         x = 7.1 + 1.88 * number
         shown.draw(place(x, 1.28, 1.8, 2.2))
         say(x + 0.9, 3.2, words, fontsize=11)
-        say(x + 0.9, 1.58, dice, fontsize=11, fontweight="bold", color=TEXT)
+        say(x + 0.9, 1.52, dice, fontsize=11, fontweight="bold", color=TEXT)
     for number, name in enumerate(COLOURS):
         say(7.6 + 1.05 * number, 1.05, f"■ {name}", fontsize=10, color=COLOURS[name])
-    figure.savefig(output, pil_kwargs={"optimize": True})
+    drawn = io.BytesIO()
+    figure.savefig(drawn)
+    Image.open(drawn).convert("RGB").quantize(256, method=Image.Quantize.FASTOCTREE).save(output, optimize=True)
 
 
 def dice_of(predictions: Path) -> str:
@@ -126,13 +129,12 @@ def dice_of(predictions: Path) -> str:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("raw", type=Path, help="nnUNet_raw of the demo")
-    parser.add_argument("--fine-tuned", type=Path, required=True, help="predictions of the fine-tuned network")
-    parser.add_argument("--from-scratch", type=Path, required=True, help="predictions of the network without")
+    parser.add_argument("demo", type=Path, help="folder of the demo, after its end")
     parser.add_argument("--case", default="phantomts_000", help="test case to show (default: %(default)s)")
     parser.add_argument("-o", type=Path, default=Path("documentation/overview.png"), help="default: %(default)s")
     args = parser.parse_args()
-    draw(args.raw, args.fine_tuned, args.from_scratch, args.case, args.o)
+    predictions = args.demo / "predictions"
+    draw(args.demo / "nnUNet_raw", predictions / "FineTuned", predictions / "FromScratch", args.case, args.o)
     print(args.o)
 
 

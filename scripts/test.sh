@@ -17,7 +17,8 @@ passed=0
 failed=0
 failures=()
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+agreement_log=$(mktemp)
+trap 'kill $agreement 2> /dev/null; rm -f "$log" "$agreement_log"' EXIT
 
 # name and command: one line if all is well, the command's output if not
 check() {
@@ -35,10 +36,10 @@ check() {
     fi
 }
 
-# adds the numbers of lines like "12 passed, 3 failed, 1 error" in the log
+# log: adds the numbers of its last line like "12 passed, 3 failed, 1 error"
 count() {
     local line
-    line=$(grep -E '[0-9]+ (passed|failed|errors?)' "$log" | tail -n 1)
+    line=$(grep -E '[0-9]+ (passed|failed|errors?)' "$1" | tail -n 1)
     passed=$((passed + $(number passed "$line")))
     failed=$((failed + $(number failed "$line") + $(number 'errors?' "$line")))
 }
@@ -54,34 +55,43 @@ check "format (ruff format)" ruff format --check .
 check "types (mypy)" mypy
 check "architecture (import-linter)" lint-imports
 
+# Beside the tests, since neither alone keeps both cores of a small machine busy.
 results=${CONFORMANCE:-../shared}
+agreement=
 if [ -f "$results/tools/conformance.py" ]; then
-    echo
-    echo "agreement with nnU-Net (recorded results in $results; takes some minutes)"
     # shellcheck disable=SC2086
-    if ! python "$results/tools/conformance.py" ${CONFORMANCE_SECTIONS:-resampling networks losses schedules augmentation datasets plans predict selection} > "$log" 2>&1; then
-        failures+=("agreement with nnU-Net")
-        grep -vE '^ok ' "$log"
-    else
-        tail -n 1 "$log"
-    fi
-    count
-    if ! grep -qE '[0-9]+ passed' "$log"; then failed=$((failed + 1)); fi
-else
-    echo "agreement with nnU-Net                      skipped: no recorded results in $results"
+    python "$results/tools/conformance.py" ${CONFORMANCE_SECTIONS:-resampling networks losses schedules augmentation datasets plans predict selection} \
+        > "$agreement_log" 2>&1 &
+    agreement=$!
 fi
 
 echo
-echo "tests (pytest)"
+echo "tests (pytest${agreement:+; agreement with nnU-Net is compared meanwhile})"
 selection=(-m "not slow")
 case " $* " in *" -m "*) selection=() ;; esac
 # loadgroup: tests that share what is expensive to make say so, and run in one process
 python -m pytest -q -n 2 --dist loadgroup "${selection[@]}" "$@" 2>&1 | tee "$log"
 status=${PIPESTATUS[0]}
-count
+count "$log"
 if [ "$status" -ne 0 ]; then
     failures+=("tests")
     [ "$(number failed "$(tail -n 1 "$log")")$(number 'errors?' "$(tail -n 1 "$log")")" = 00 ] && failed=$((failed + 1))
+fi
+
+echo
+if [ -n "$agreement" ]; then
+    echo "agreement with nnU-Net (recorded results in $results)"
+    if wait "$agreement"; then
+        tail -n 1 "$agreement_log"
+    else
+        failures+=("agreement with nnU-Net")
+        grep -vE '^ok ' "$agreement_log"
+    fi
+    agreement=
+    count "$agreement_log"
+    if ! grep -qE '[0-9]+ passed' "$agreement_log"; then failed=$((failed + 1)); fi
+else
+    echo "agreement with nnU-Net                      skipped: no recorded results in $results"
 fi
 
 echo

@@ -6,7 +6,9 @@ import copy
 import json
 import os
 import shutil
+import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +29,14 @@ hypothesis.settings.register_profile(
 )
 if os.environ.get("CI"):
     hypothesis.settings.load_profile("ci")
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach what the tests start, also where the shell ignores it for what runs in the background."""
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    if ignored and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 NETWORK = {
     "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",

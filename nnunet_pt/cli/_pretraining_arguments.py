@@ -46,8 +46,8 @@ def add_preprocessing(parser: ArgumentParser) -> None:
     method.add_argument(
         "--force",
         action="store_true",
-        help="replace plans of this name even if they were made for another checkpoint, and data of other plans that "
-        "use the same folder for other data",
+        help="replace plans of this name even if they were edited or made for another checkpoint, and data of other "
+        "plans that use the same folder for other data",
     )
     arguments.add_memory(parser)
     arguments.add_output(parser)

@@ -125,6 +125,15 @@ def show(text: str, data: Mapping[str, Any] | None = None) -> None:
         print(text, flush=True)
 
 
+def announce(text: str) -> None:
+    """Say something from within a signal handler, where print and loggers could be interrupted by themselves."""
+    if _json_log is not None:
+        _json_log.write("message", text)
+        return
+    with contextlib.suppress(OSError):
+        os.write(2, f"\n{text}\n".encode())
+
+
 def show_error(error: NnunetError, *, exit_status: int, stopped: bool = False, trace: str | None = None) -> None:
     """Say why a command ends, on standard error.
 

@@ -21,11 +21,19 @@ def peak_memory() -> int:
 
     Not ``ru_maxrss``, which begins with that of the process that started this one.
     """
-    with contextlib.suppress(OSError):
-        match = re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"), re.MULTILINE)
-        if match:
-            return int(match[1]) << 10
+    peak = _own_status("VmHWM")
+    if peak is not None:
+        return peak
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _own_status(name: str) -> int | None:
+    """A size in bytes that Linux notes about this process."""
+    with contextlib.suppress(OSError):
+        text = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace")
+        match = re.search(rf"^{name}:\s*(\d+) kB", text, re.MULTILINE)
+        return int(match[1]) << 10 if match else None
+    return None
 
 
 def measure_fingerprint(job: tuple[MeasureJob, float]) -> CaseCost:
@@ -43,6 +51,7 @@ def measure_preprocessing(job: tuple[CaseJob, float]) -> CaseCost:
 
 
 def _case_cost(run: Callable[[], object], files: Callable[[], tuple[Path, ...]], limit_s: float) -> CaseCost:
+    started = time.perf_counter()
     base = peak_memory()
     first = seconds = timed(run)
     if 2 * first < limit_s:
@@ -52,6 +61,8 @@ def _case_cost(run: Callable[[], object], files: Callable[[], tuple[Path, ...]],
         seconds=seconds,
         base_bytes=base,
         peak_bytes=peak_memory(),
+        shared_bytes=_own_status("RssFile") or 0,
+        job_s=time.perf_counter() - started,
         written_bytes=sum(p.stat().st_size for p in files()),
     )
 

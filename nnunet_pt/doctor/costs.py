@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunet_pt.core.files import write_bytes
 from nnunet_pt.core.settings import Settings
+
+INTERIM_FILE = "interim.pickle"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +21,8 @@ class CaseCost:
         seconds: Time for the case.
         base_bytes: Memory of the worker before.
         peak_bytes: Its peak.
+        shared_bytes: Part of that which all processes share: the code of libraries.
+        job_s: Time for the whole measurement in its process, without starting that.
         written_bytes: Size of the files that were written.
     """
 
@@ -24,6 +30,8 @@ class CaseCost:
     seconds: float
     base_bytes: int
     peak_bytes: int
+    shared_bytes: int = 0
+    job_s: float = 0.0
     written_bytes: int = 0
 
 
@@ -36,6 +44,7 @@ class TrainingJob:
         preprocessed: Folder of the dataset with plans and dataset.json.
         data: Folder that holds the data folder of the configuration: the same, or a temporary one.
         cases: Preprocessed cases to take patches from.
+        num_cases: All cases of the dataset.
         plans_name: Plans identifier.
         configuration: Name of the configuration.
         trainer: Name of the trainer.
@@ -49,6 +58,7 @@ class TrainingJob:
     preprocessed: Path
     data: Path
     cases: tuple[str, ...]
+    num_cases: int
     plans_name: str
     configuration: str
     trainer: str
@@ -76,13 +86,13 @@ class TrainingCost:
         validation_iterations: Validation iterations of an epoch.
     """
 
-    step_s: float
-    validation_s: float
-    memory_bytes: int
-    gpu_bytes: int | None
-    whole_batch: bool
-    steps: int
-    parameters: int
+    step_s: float = 0.0
+    validation_s: float = 0.0
+    memory_bytes: int = 0
+    gpu_bytes: int | None = None
+    whole_batch: bool = False
+    steps: int = 0
+    parameters: int = 0
     workers: int = 0
     epochs: int = 0
     iterations: int = 0
@@ -92,6 +102,32 @@ class TrainingCost:
     def epoch_s(self) -> float:
         """One epoch."""
         return self.iterations * self.step_s + self.validation_iterations * self.validation_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interim:
+    """What a measurement of training knows before it ends; used if it does not end in its time.
+
+    Attributes:
+        cost: Figures so far; without any if its ``steps`` are 0.
+        begun: When the step under way began, on the system's monotonic clock.
+    """
+
+    cost: TrainingCost
+    begun: float
+
+    def save(self, folder: Path) -> None:
+        """Leave it where the process that waits for the measurement will look."""
+        write_bytes(folder / INTERIM_FILE, pickle.dumps(self))
+
+    @classmethod
+    def of(cls, folder: Path) -> Interim | None:
+        """What a measurement has left in its folder."""
+        file = folder / INTERIM_FILE
+        if not file.is_file():
+            return None
+        found: Interim = pickle.loads(file.read_bytes())  # written by our own process, into a folder of our own
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

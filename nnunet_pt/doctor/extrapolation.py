@@ -47,14 +47,17 @@ class Workload:
         longest = cost.seconds * self.sizes.largest(self.measure, 1)[0] / unit
         own = cost.peak_bytes - cost.base_bytes
         # The largest cases may well be worked on at the same time; the process that gives out work is one more
-        memory = sum(cost.base_bytes + own * m / unit for m in self.sizes.largest(self.measure, self.workers))
+        private = cost.base_bytes - cost.shared_bytes
+        memory = sum(private + own * m / unit for m in self.sizes.largest(self.measure, self.workers))
+        # That process has to start, too
+        start = cost.start_s + 2 * max(0.0, outcome.seconds - cost.job_s)
         return replace(
             stage,
-            memory_bytes=round(cost.base_bytes + memory),
+            memory_bytes=round(cost.shared_bytes + private + memory),
             largest_bytes=round(cost.base_bytes + own * self.sizes.largest(self.measure, 1)[0] / unit),
             unit_seconds=working / self.sizes.num_cases / lanes,
             units=self.sizes.num_cases,
-            seconds=cost.start_s + max(working / lanes, longest),
+            seconds=start + max(working / lanes, longest),
         )
 
 

@@ -30,7 +30,8 @@ class Outcome(Generic[R]):
         reason: Why there is none.
         out_of_memory: Whether memory was the reason.
         out_of_time: Whether time was the reason.
-        seconds: How long it was given, starting included.
+        seconds: How long it took, with starting its process.
+        ended: When it ended, or was ended, on the system's monotonic clock.
     """
 
     value: R | None = None
@@ -38,6 +39,7 @@ class Outcome(Generic[R]):
     out_of_memory: bool = False
     out_of_time: bool = False
     seconds: float = 0.0
+    ended: float = 0.0
 
 
 class Measurements:
@@ -92,8 +94,8 @@ class Measurements:
                 self._bar.refresh()
             if not future.done():
                 reason = f"did not end within {most_s:.0f} s"
-                return Outcome(reason=reason, out_of_time=True, seconds=most_s)
-            return Outcome(value=future.result(), seconds=time.monotonic() - started)
+                return Outcome(reason=reason, out_of_time=True, ended=time.monotonic())
+            return Outcome(value=future.result(), seconds=time.monotonic() - started, ended=time.monotonic())
         except WorkerDied as error:
             killed = error.killed_by == "SIGKILL"
             return Outcome(reason=str(error), out_of_memory=killed)

@@ -169,7 +169,7 @@ def _torch(system: System, torch: TorchBuild) -> Finding:
     """Builds that work, but slowly."""
     build = f"CUDA {torch.cuda}" if torch.cuda else "without CUDA"
     parts = [name for name, there in (("oneDNN", torch.onednn), ("MKL", torch.mkl), ("OpenMP", torch.openmp)) if there]
-    found = f"{torch.version}, {build}" + (f", {', '.join(parts)}" if parts else "")
+    found = f"{torch.version}, {build}" + (f"; with {', '.join(parts)}" if parts else "")
     on_cpu = not torch.gpus and not torch.mps
     # On other processors other libraries do the same
     intel_like = platform.machine().lower() in ("x86_64", "amd64") and system.platform != "darwin"

@@ -28,6 +28,7 @@ class Stage:
         disk_bytes: What it writes.
         comment: How it was measured, or why it was not.
         out_of_memory: Whether the measurement failed for lack of memory.
+        done: Whether its results are there already.
     """
 
     name: StageName
@@ -43,6 +44,7 @@ class Stage:
     disk_bytes: int | None = None
     comment: str = ""
     out_of_memory: bool = False
+    done: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object; keys are part of the interface."""

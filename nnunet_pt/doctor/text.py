@@ -107,11 +107,14 @@ def _time(stage: Stage) -> str:
     least = "more than " if stage.at_least else ""
     each = f"{span(stage.unit_seconds)} for {'an epoch' if stage.unit == 'epoch' else 'a case'}"
     plural = f"{stage.units} {stage.unit}s"
-    return f"{least}{each}, {span(stage.seconds)} for {plural}"
+    done = "  (is there already)" if stage.done else ""
+    return f"{least}{each}, {span(stage.seconds)} for {plural}{done}"
 
 
 def span(seconds: float) -> str:
-    """A time span with the digits that it deserves: ``0.4 s``, ``35 s``, ``5:50 min``, ``3:20 h``, ``4.1 days``."""
+    """A time span with the digits it deserves: ``30 ms``, ``0.4 s``, ``35 s``, ``5:50 min``, ``3:20 h``, ``4 days``."""
+    if seconds < 0.0995:
+        return f"{seconds * 1000:.0f} ms"
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     if seconds < 59.5:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import re
 import time
 from dataclasses import replace
+from math import ceil
 from pathlib import Path
 
 import torch
 
 from nnunet_pt.core.settings import Workspace
 from nnunet_pt.doctor.case_jobs import peak_memory, timed
-from nnunet_pt.doctor.costs import TrainingCost, TrainingJob
+from nnunet_pt.doctor.costs import Interim, TrainingCost, TrainingJob
 from nnunet_pt.doctor.network_jobs import (
     limited_memory,
     memory_errors,
@@ -21,11 +23,15 @@ from nnunet_pt.doctor.network_jobs import (
     task_of,
     typical,
 )
+from nnunet_pt.preprocessing.splits import NUM_FOLDS
 from nnunet_pt.training.batches import Batch
 from nnunet_pt.training.distributed import Processes
-from nnunet_pt.training.history import History
+from nnunet_pt.training.history import EpochFigures, History
 from nnunet_pt.training.interruption import StopSignals
 from nnunet_pt.training.parts import loader_of, network_of
+from nnunet_pt.training.patches import MOST_OPEN_CASES, PatchSource
+from nnunet_pt.training.pipelines import load_patch_size
+from nnunet_pt.training.plots import PLOT_NAME, draw_progress
 from nnunet_pt.training.process import TrainingProcess
 from nnunet_pt.training.recipe_lookup import find_recipe
 from nnunet_pt.training.snapshot import Snapshot
@@ -33,7 +39,9 @@ from nnunet_pt.training.task import TrainingTask
 from nnunet_pt.training.trainer import Trainer
 
 PARTS_OF_A_BATCH = 8
+VALIDATION_SHARE = 1 / 3  # of the time of a training step, until it is measured
 STATE_BYTES_PER_WEIGHT = 8  # gradient and momentum, whatever the size of the batch is
+OPENED_CASES = 8
 SETTLED_S, MOST_SETTLING_S = 0.4, 10.0
 
 
@@ -50,78 +58,139 @@ def measure_training(job: TrainingJob) -> TrainingCost:
     device = torch.device(job.device)
     trainer = (source.trainer_class or Trainer)(task)
     process = TrainingProcess(task, trainer, device, Processes(), StopSignals())
+    each_case = _memory_of_an_open_case(task)
     process.set_up_machine()
     with limited_memory(job), memory_errors(), process.monitor(History(), continued=False) as monitor:
         network = network_of(task, device, Processes())
         process.connect(network, monitor, seed=1)
         for group in trainer.optimizer.param_groups:
             group["lr"] = 1e-3
+        _draw_progress(job.scratch)
         batch_s = _batch_time(task, trainer) if device.type == "cuda" else 0.0
         with trainer.parts.train_loader.start(0), trainer.parts.val_loader.start(0):
-            workers, in_workers = _settled_workers()
-            measured = _measured_steps(trainer, started, job.seconds)
-        recipe = task.recipe
-        return replace(
-            measured,
-            step_s=max(measured.step_s, batch_s / max(1, workers)),
-            memory_bytes=measured.memory_bytes + in_workers,
-            workers=workers,
-            epochs=recipe.num_epochs,
-            iterations=recipe.iterations_per_epoch,
-            validation_iterations=recipe.validation_iterations_per_epoch,
-        )
+            workers, in_workers = _settled_workers(each_case, job.num_cases)
+            recipe = task.recipe
+            known = TrainingCost(
+                parameters=sum(p.numel() for p in network.parameters()),
+                workers=workers,
+                epochs=recipe.num_epochs,
+                iterations=recipe.iterations_per_epoch,
+                validation_iterations=recipe.validation_iterations_per_epoch,
+            )
+            steps = _Steps(trainer, known, in_workers=in_workers, started=started, job=job)
+            cost = steps.measure()
+        return replace(cost, step_s=max(cost.step_s, batch_s / max(1, workers)))
 
 
-def _measured_steps(trainer: Trainer, started: float, seconds: float) -> TrainingCost:
+class _Steps:
     """Time and memory of training and validation iterations.
 
-    On a CPU a part of a batch comes first. If there is not enough time for a whole one, its figures are scaled.
+    Args:
+        trainer: The trainer; its loaders are at work.
+        known: What is known already.
+        in_workers: Memory of the workers.
+        started: When the measurement began.
+        job: What is measured.
     """
-    parts, device = trainer.parts, trainer.parts.device
-    network = parts.network
-    weights = sum(p.numel() for p in network.parameters())
-    part = _part_of(next(parts.train_loader)) if device.type == "cpu" else None
-    network.train()
-    factor, peak = 1.0, 0
-    times: list[float] = []
-    if part is not None:
+
+    def __init__(
+        self, trainer: Trainer, known: TrainingCost, *, in_workers: int, started: float, job: TrainingJob
+    ) -> None:
+        self._trainer = trainer
+        self._known = known
+        self._in_workers = in_workers
+        self._started = started
+        self._job = job
+
+    def measure(self) -> TrainingCost:
+        """On a CPU a part of a batch comes first. Its figures are scaled if there is no time for a whole one."""
+        trainer, parts, device = self._trainer, self._trainer.parts, self._trainer.parts.device
+        network, seconds = parts.network, self._job.seconds
+        network.train()
+        first = next(parts.train_loader)
+        part = _part_of(first, PARTS_OF_A_BATCH) if device.type == "cpu" else None
+        cost, part_s = (self._known, 0.0) if part is None else self._from_parts(first, part)
+        whole = part is None or self._in_time(cost.step_s, seconds)
+        if whole:
+            self._note(cost)
+            deadline = self._started + 0.75 * seconds
+            times = seconds_of_steps(lambda: trainer.step(next(parts.train_loader)), device, deadline)
+            cost = self._cost(typical(times), len(times), whole=True)
+            self._note(cost)
+        Snapshot(network.bare, trainer.optimizer, trainer.scaler).take()  # is kept all the time
+        network.eval_mode()
+        batch = next(parts.val_loader)
+        checked = batch if whole else _part_of(batch, PARTS_OF_A_BATCH) or batch
+        checks = seconds_of_steps(lambda: _validate(trainer, checked), device, self._started + seconds, most=3)
+        share = typical(checks) / (cost.step_s if whole else part_s)
+        memory = max(cost.memory_bytes, peak_memory() + self._in_workers)
+        return replace(cost, validation_s=share * cost.step_s, memory_bytes=memory)
+
+    def _from_parts(self, batch: Batch, part: Batch) -> tuple[TrainingCost, float]:
+        """What whole batches take, from two parts of one, and the time of the smaller part.
+
+        Beside other work a step takes long however small it is, so its time is not proportional to its size.
+        """
+        factor = len(batch.keys) / len(part.keys)
+        state = STATE_BYTES_PER_WEIGHT * self._known.parameters
         before = peak_memory()
-        first = timed(lambda: trainer.step(part))  # takes longer than all others
-        own = max(0, peak_memory() - before - STATE_BYTES_PER_WEIGHT * weights)
-        times = [timed(lambda: trainer.step(part))] if _in_time(2 * first, started, 0.3 * seconds) else [first]
-        factor = trainer.task.configuration.batch_size / len(part.keys)
-        peak = round(before + STATE_BYTES_PER_WEIGHT * weights + factor * own)
-    whole = part is None or _in_time(factor * times[-1], started, 0.75 * seconds)
-    if whole:
-        factor, peak = 1.0, 0
-        deadline = started + 0.75 * seconds
-        times = seconds_of_steps(lambda: trainer.step(next(parts.train_loader)), device, deadline)
-    Snapshot(network.bare, trainer.optimizer, trainer.scaler).take()  # is kept all the time
-    network.eval_mode()
-    checked = next(parts.val_loader)
-    checked = checked if whole else _part_of(checked) or checked
-    checks = seconds_of_steps(lambda: _validate(trainer, checked), device, started + seconds, most=3)
-    return TrainingCost(
-        step_s=factor * typical(times),
-        validation_s=factor * typical(checks),
-        memory_bytes=max(peak, peak_memory()),
-        gpu_bytes=peak_gpu_memory(device),
-        whole_batch=whole,
-        steps=len(times),
-        parameters=weights,
-    )
+        self._note(self._known)
+        first = timed(lambda: self._trainer.step(part))  # takes several times as long as all others
+        own = max(0, peak_memory() - before - state)
+        memory = round(before + state + factor * own + self._in_workers)
+        self._note(replace(self._cost(factor * first, 1), memory_bytes=memory))
+        part_s = timed(lambda: self._trainer.step(part))
+        cost = replace(self._cost(factor * part_s, 1), memory_bytes=memory)
+        self._note(cost)
+        larger = _part_of(batch, factor / 2) or batch
+        larger_s = timed(lambda: self._trainer.step(larger))
+        more, rest = len(larger.keys) - len(part.keys), len(batch.keys) - len(larger.keys)
+        step_s = larger_s + rest * max(0.0, larger_s - part_s) / max(1, more)
+        cost = replace(self._cost(step_s, 2), memory_bytes=memory)
+        self._note(cost)
+        return cost, part_s
+
+    def _cost(self, step_s: float, steps: int, *, whole: bool = False) -> TrainingCost:
+        return replace(
+            self._known,
+            step_s=step_s,
+            validation_s=step_s * VALIDATION_SHARE,
+            memory_bytes=peak_memory() + self._in_workers,
+            gpu_bytes=peak_gpu_memory(self._trainer.parts.device),
+            whole_batch=whole,
+            steps=steps,
+        )
+
+    def _note(self, cost: TrainingCost) -> None:
+        Interim(cost=cost, begun=time.monotonic()).save(self._job.scratch)
+
+    def _in_time(self, seconds: float, limit_s: float) -> bool:
+        return time.perf_counter() - self._started + seconds < limit_s
 
 
-def _in_time(seconds: float, started: float, limit_s: float) -> bool:
-    return time.perf_counter() - started + seconds < limit_s
-
-
-def _part_of(batch: Batch) -> Batch | None:
-    """An eighth of a batch; None if that would be all of it."""
-    size = -(-len(batch.keys) // PARTS_OF_A_BATCH)
+def _part_of(batch: Batch, parts: float) -> Batch | None:
+    """One of several parts of a batch; None if that would be all of it."""
+    size = ceil(len(batch.keys) / parts)
     if size == len(batch.keys):
         return None
     return Batch(batch.step, batch.keys[:size], batch.data[:size], [t[:size] for t in batch.targets])
+
+
+def _draw_progress(folder: Path) -> None:
+    """The plot of each epoch: what it needs stays in memory."""
+    figures = EpochFigures(
+        epoch=0,
+        lr=0.01,
+        train_loss=0.0,
+        val_loss=0.0,
+        dice_per_class=(0.5,),
+        mean_fg_dice=0.5,
+        ema_fg_dice=0.5,
+        seconds=1.0,
+        started=0.0,
+        ended=1.0,
+    )
+    draw_progress((figures,), folder / PLOT_NAME)
 
 
 def _validate(trainer: Trainer, batch: Batch) -> object:
@@ -142,15 +211,44 @@ def _batch_time(task: TrainingTask, trainer: Trainer) -> float:
         return min(timed(lambda: next(loader)) for _ in range(2))
 
 
-def _settled_workers() -> tuple[int, int]:
-    """How many workers there are, and the memory that is theirs alone once they have made all that may wait."""
-    workers = [p.pid for p in multiprocessing.active_children() if p.pid is not None]
+def _memory_of_an_open_case(task: TrainingTask) -> float:
+    """What a worker keeps for each case that it has taken a patch from, in bytes."""
+    folder, cases = task.data_folder, task.split.train
+    patch = load_patch_size(task)
+
+    def opened(case: str) -> PatchSource:
+        source = PatchSource(folder, (case,))
+        source.class_locations(case)
+        source.read(case, (0, 0, 0), patch)
+        return source
+
+    kept = [opened(cases[0])]  # the first one takes what all others share
+    before = _resident_memory()
+    kept += [opened(cases[i % len(cases)]) for i in range(1, OPENED_CASES + 1)]
+    return max(0.0, (_resident_memory() - before) / OPENED_CASES)
+
+
+def _settled_workers(each_case: float, num_cases: int) -> tuple[int, int]:
+    """How many workers there are for training, and the memory of all that is theirs alone in the end.
+
+    It is measured once they have made all batches that may wait; after that they open more and more cases.
+
+    Args:
+        each_case: Bytes for an open case.
+        num_cases: Cases of the dataset.
+    """
+    workers = multiprocessing.active_children()
+    pids = [p.pid for p in workers if p.pid is not None]
     deadline = time.monotonic() + MOST_SETTLING_S
-    now, before = sum(map(_private_memory, workers)), -1
+    now, before = sum(map(_private_memory, pids)), -1
     while now > 1.01 * before and time.monotonic() < deadline:
         time.sleep(SETTLED_S)
-        now, before = sum(map(_private_memory, workers)), now
-    return sum("train" in p.name for p in multiprocessing.active_children()), now
+        now, before = sum(map(_private_memory, pids)), now
+    training = sum("train" in p.name for p in workers)
+    val_cases = ceil(num_cases / NUM_FOLDS)
+    to_open = training * min(num_cases - val_cases, MOST_OPEN_CASES)
+    to_open += (len(workers) - training) * min(val_cases, MOST_OPEN_CASES)
+    return training, round(now + each_case * to_open)
 
 
 def _private_memory(pid: int) -> int:
@@ -160,3 +258,12 @@ def _private_memory(pid: int) -> int:
     except OSError:  # not Linux, or gone
         return 0
     return sum(int(n) for n in re.findall(r"^Private_(?:Clean|Dirty):\s*(\d+) kB", text, re.MULTILINE)) << 10
+
+
+def _resident_memory() -> int:
+    """Memory of this process now, in bytes."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:  # not Linux
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")

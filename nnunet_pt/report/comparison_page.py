@@ -61,7 +61,7 @@ def _overview(trainings: Sequence[Compared], pairing: Pairing | None) -> Section
     known = [(t.record.validation.dice, i) for i, t in enumerate(trainings) if t.record.validation is not None]
     same = pairing is not None and pairing.all_cases_common and len(known) == len(trainings)
     best = {max(known)[1]} if same and known else set()
-    body = "".join(warning(w) for w in _warnings(trainings, pairing)) + table(rows, header, marked=best)
+    body = "".join(warning(w) for w in _warnings(trainings, pairing)) + table(rows, header, marked=best, decimals=4)
     if pairing is not None and not pairing.all_cases_common:
         means, by_class = np.nanmean(pairing.case_means(), axis=1), pairing.class_means()
         shown = pairing.class_names if len(pairing.class_names) <= MAX_CLASS_COLUMNS else ()
@@ -70,7 +70,7 @@ def _overview(trainings: Sequence[Compared], pairing: Pairing | None) -> Section
             for i, name in enumerate(pairing.names)
         ]
         body += heading(f"On the {len(pairing.cases)} cases that all of them have")
-        body += table(common, ["training", "mean Dice", *shown])
+        body += table(common, ["training", "mean Dice", *shown], decimals=4)
     return Section("Overview", body, _lead(trainings, pairing))
 
 
@@ -163,7 +163,7 @@ def _differences(pairing: Pairing) -> Section:
     about = f"Diamonds: mean difference from “{first}”; bars: its 95 % interval; dots: cases."
     body = figure(draw_cases(pairing), spread, f"Distribution of the Dice of {len(pairing.cases)} cases")
     body += figure(draw_differences(pairing), about, f"Differences from “{first}” for each case")
-    body += table(rows, header)
+    body += table(rows, header, decimals=4)
     body += text(
         "The interval is a bootstrap over the cases: how the mean difference would vary with other cases of the same "
         "kind. It says nothing about how trainings vary with their random seeds; for that, repeat them."
@@ -195,7 +195,7 @@ def _cases(pairing: Pairing) -> Section:
     ]
     last = "difference" if len(means) == 2 else "highest minus lowest"
     lead = "Mean Dice of the classes; the largest differences first, a click on a column title sorts by it."
-    return Section("Cases", table(rows, ["case", *pairing.names, last]), lead)
+    return Section("Cases", table(rows, ["case", *pairing.names, last], decimals=4), lead)
 
 
 def _curves(trainings: Sequence[Compared]) -> list[Section]:

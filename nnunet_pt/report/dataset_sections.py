@@ -57,7 +57,7 @@ def overview(content: DatasetContent) -> Section:
         "Regions" if content.labels.has_regions else "Labels": f"{len(content.class_members)}"
         + (" + ignore" if content.labels.has_ignore_label else ""),
         "Median shape": sizes(np.median([c.shape[1:] if content.is_2d else c.shape for c in cases], axis=0)),
-        **({} if content.is_2d else {"Median spacing (mm)": sizes(np.median([c.spacing for c in cases], axis=0))}),
+        **({} if content.is_2d else {"Median spacing (mm)": sizes(np.median([c.spacing for c in cases], axis=0), 3)}),
         "Foreground": _percent(float(np.median([_foreground_share(content, c) for c in cases]))),
         "Files": description.file_ending,
         "Read by": content.reader_name,

@@ -49,7 +49,8 @@ class Outlier:
             factor = self.value / self.median
             return f"{max(factor, 1 / factor):.3g} times {'larger' if factor > 1 else 'smaller'} than {usual}"
         difference = abs(self.value - self.median)
-        return f"{difference:,.4g} {'above' if self.value > self.median else 'below'} {usual}"
+        amount = f"{difference:,.0f}" if difference >= 1000 else f"{difference:.4g}"
+        return f"{amount} {'above' if self.value > self.median else 'below'} {usual}"
 
 
 def find_outliers(

@@ -12,7 +12,6 @@ import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_pt.core.files import write_text
+from nnunet_pt.report.page_media import encoded, inline_svg, with_own_names
 from nnunet_pt.report.page_style import SCRIPT, STYLE
 
 if TYPE_CHECKING:
@@ -33,9 +33,6 @@ Cell = str | float | int | None
 COLOURS: Final = ("#3f7fe0", "#e08a1e", "#2fa37c", "#c9527a", "#8b6fd6", "#8a9a2b", "#2f9fc4", "#b0734a")
 TIMES: Final = "\N{NARROW NO-BREAK SPACE}\N{MULTIPLICATION SIGN}\N{NARROW NO-BREAK SPACE}"
 MISSING: Final = "\N{EN DASH}"
-_MAX_COLOURS: Final = 256
-_WEBP_QUALITY: Final = 88
-_MUCH_SMALLER: Final = 0.5
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 _FIGURE_STYLE: Final[dict[Any, Any]] = {
     "svg.fonttype": "none",  # text stays text: small, searchable, in the font of the page
@@ -120,6 +117,7 @@ def table(
     caption: str = "",
     sortable: bool = True,
     marked: Collection[int] = (),
+    decimals: int | None = None,
 ) -> str:
     """Rows below a header; a click on a column title sorts by it.
 
@@ -131,6 +129,7 @@ def table(
         caption: Text above the table.
         sortable: Whether columns can be clicked.
         marked: Indices of rows to highlight.
+        decimals: Digits after the point of numbers that are not whole; by default as many as :func:`number` shows.
     """
     cells = [[*row, *([None] * (len(header) - len(row)))] for row in rows]
     numeric = [_is_numeric([row[i] for row in cells]) for i in range(len(header))]
@@ -141,7 +140,7 @@ def table(
     )
     lines = "".join(
         ('<tr class="marked">' if index in marked else "<tr>")
-        + "".join(_cell(cell, kind) for cell, kind in zip(row, kinds, strict=True))
+        + "".join(_cell(cell, kind, decimals) for cell, kind in zip(row, kinds, strict=True))
         + "</tr>"
         for index, row in enumerate(cells)
     )
@@ -161,13 +160,14 @@ def _is_numeric(column: Sequence[Cell]) -> bool:
     return bool(present) and all(isinstance(v, (int, float, np.integer, np.floating)) for v in present)
 
 
-def _cell(value: Cell, kind: str) -> str:
+def _cell(value: Cell, kind: str, decimals: int | None = None) -> str:
     if value is None or _is_missing(value):
         return f'<td{kind} data-value="">{MISSING}</td>'
     if isinstance(value, str):
         return f"<td{kind}>{escape(value)}</td>"
     raw = str(value).replace("inf", "Infinity")  # as the script knows it
-    return f'<td{kind} data-value="{raw}">{number(value)}</td>'
+    fixed = decimals is not None and isinstance(value, (float, np.floating)) and math.isfinite(value)
+    return f'<td{kind} data-value="{raw}">{f"{value:,.{decimals}f}" if fixed else number(value)}</td>'
 
 
 def number(value: float | int) -> str:
@@ -187,9 +187,14 @@ def number(value: float | int) -> str:
     return f"{value:.4g}"
 
 
-def sizes(values: Iterable[float | None]) -> str:
-    """Numbers of the axes with a multiplication sign between them; "own" for those that each case has its own of."""
-    return TIMES.join("own" if value is None else number(float(f"{value:.4g}")) for value in values)
+def sizes(values: Iterable[float | None], digits: int = 4) -> str:
+    """Numbers of the axes with a multiplication sign between them.
+
+    Args:
+        values: The numbers; None is shown as "own", because each case has its own there.
+        digits: How many significant digits are shown.
+    """
+    return TIMES.join("own" if value is None else number(float(f"{value:.{digits}g}")) for value in values)
 
 
 def figure(fig: Figure, caption: str, alt: str) -> str:
@@ -208,7 +213,7 @@ def figure(fig: Figure, caption: str, alt: str) -> str:
     buffer = io.StringIO()
     with mpl.rc_context(_FIGURE_STYLE):
         fig.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    drawing = _inline_svg(buffer.getvalue(), alt, width_px=round(fig.get_figwidth() * 96))
+    drawing = inline_svg(buffer.getvalue(), alt, width_px=round(fig.get_figwidth() * 96))
     return _captioned(drawing, caption)
 
 
@@ -242,27 +247,6 @@ def hide_axes(axes: Axes) -> None:
     axes.grid(False)
 
 
-def _inline_svg(document: str, alt: str, width_px: int) -> str:
-    """The ``svg`` element alone, in the text colour, with names that no other figure of the page has."""
-    content = document[document.index("<svg") :]
-    content = _with_own_names(re.sub(r"<metadata>.*?</metadata>", "", content, flags=re.DOTALL))
-    content = re.sub(r"(fill|stroke): #000000\b", r"\1: currentColor", content)
-    box = re.search(r'viewBox="[^"]*"', content)
-    opening = (
-        f'<svg {box[0] if box else ""} role="img" aria-label="{escape(alt)}" style="max-width:{width_px}px" '
-        'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'
-    )
-    return re.sub(r"\n\s*", "\n", opening + content[content.index(">") + 1 :].strip())
-
-
-def _with_own_names(drawing: str) -> str:
-    """The drawing with names for its parts that no other drawing of the page has; unused names are dropped."""
-    prefix = blake2b(drawing.encode(), digest_size=4).hexdigest()
-    used = set(re.findall(r"(?:url\(#|href=\"#)([^)\"]+)", drawing))
-    drawing = re.sub(r' id="([^"]*)"', lambda m: f' id="f{prefix}-{m[1]}"' if m[1] in used else "", drawing)
-    return re.sub(r"(url\(#|href=\"#)", rf"\g<1>f{prefix}-", drawing)
-
-
 def svg(drawing: str, caption: str) -> str:
     """An ``svg`` element written by hand, as a figure.
 
@@ -270,35 +254,22 @@ def svg(drawing: str, caption: str) -> str:
         drawing: The element; its texts are escaped already.
         caption: Text below.
     """
-    return _captioned(_with_own_names(drawing), caption)
+    return _captioned(with_own_names(drawing), caption)
 
 
 def picture(rgb_hwc: NDArray[np.uint8], caption: str, alt: str) -> str:
-    """An image within the page: as PNG of at most 256 colours or, where that is much smaller, as WebP.
+    """An image within the page: as PNG if it has few colours, else as WebP, which keeps pages small.
 
     Args:
         rgb_hwc: (height, width, 3).
         caption: Text below.
         alt: What there is to see, for people who cannot see it.
     """
-    kind, content = _encoded(rgb_hwc)
+    kind, content = encoded(rgb_hwc)
     data = base64.b64encode(content).decode("ascii")
     height, width = rgb_hwc.shape[:2]
     element = f'<img src="data:image/{kind};base64,{data}" alt="{escape(alt)}" width="{width}" height="{height}">'
     return _captioned(element, caption)
-
-
-def _encoded(rgb_hwc: NDArray[np.uint8]) -> tuple[str, bytes]:
-    from PIL import Image, features
-
-    image = Image.fromarray(np.ascontiguousarray(rgb_hwc))
-    png, webp = io.BytesIO(), io.BytesIO()
-    image.quantize(_MAX_COLOURS, dither=Image.Dither.NONE).save(png, "PNG", optimize=True)
-    if features.check("webp"):
-        image.save(webp, "WEBP", quality=_WEBP_QUALITY)
-        if len(webp.getvalue()) < _MUCH_SMALLER * len(png.getvalue()):
-            return "webp", webp.getvalue()
-    return "png", png.getvalue()
 
 
 def _captioned(element: str, caption: str) -> str:

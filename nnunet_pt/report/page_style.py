@@ -62,7 +62,7 @@ figure img { display: block; max-width: 100%; border-radius: .4rem; background: 
 figcaption { color: var(--soft); font-size: .88rem; margin-top: .35rem; max-width: 52rem; overflow-wrap: anywhere; }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: 1rem;
   margin: .9rem 0 1.1rem; }
-.gallery.wide { grid-template-columns: repeat(auto-fill, minmax(min(26rem, 100%), 1fr)); }
+.gallery.wide { grid-template-columns: repeat(auto-fill, minmax(min(23rem, 100%), 1fr)); }
 .gallery figure { margin: 0; } .gallery img { width: 100%; height: auto; max-height: 22rem;
   object-fit: contain; }
 .legend { display: flex; flex-wrap: wrap; gap: .3rem 1.1rem; list-style: none; margin: .5rem 0 .9rem; padding: 0;
@@ -72,15 +72,17 @@ figcaption { color: var(--soft); font-size: .88rem; margin-top: .35rem; max-widt
 details { margin: .6rem 0; } summary { cursor: pointer; color: var(--accent); }
 footer { grid-column: 1 / -1; color: var(--soft); font-size: .85rem; border-top: 1px solid var(--line);
   padding-top: .8rem; }
-@media (max-width: 60rem) { body { display: block; padding: 1.25rem 1rem 3rem; } nav { position: static;
+@media screen and (max-width: 60rem) { body { display: block; padding: 1.25rem 1rem 3rem; } nav { position: static;
   margin-bottom: 1.75rem; }
   nav ul { display: flex; flex-wrap: wrap; gap: 0 1.1rem; border: 0; } nav a { padding: .15rem 0; }
-  nav a:hover { box-shadow: none; } }
+  nav a:hover { box-shadow: none; } td:not(.number) { min-width: 7rem; } }
 @media print { :root { color-scheme: light; --text: #000; --soft: #444; --line: #ccc; --page: #fff; --card: #fff;
     --stripe: #fff; --accent: #000; --warn: #5b3c00; --warn-back: #fff6e0; --warn-line: #c9a24f; }
   body { display: block; max-width: none; padding: 0; font-size: 10pt; print-color-adjust: exact; }
   nav, th button::after { display: none; } .scroll { max-height: none; overflow: visible; border: 0; }
-  th { position: static; } thead { display: table-header-group; } h2, h3 { break-after: avoid; }
+  th { position: static; } th button { display: contents; } table { font-size: 8.5pt; } th, td { padding: .2rem .5rem; }
+  .gallery.wide { grid-template-columns: 1fr 1fr; } thead { display: table-header-group; }
+  h2, h3 { break-after: avoid; }
   figure, tr, .facts div, .warning { break-inside: avoid; } }
 """
 

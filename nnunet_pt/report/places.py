@@ -33,7 +33,8 @@ class ReportResult:
 
     def summary(self) -> str:
         """Where it is."""
-        return f"Report on {self.about} ({self.num_bytes / 1e6:.1f} MB): {self.path}"
+        size = f"{self.num_bytes / 1e6:.1f} MB" if self.num_bytes >= 1e6 else f"{max(1, self.num_bytes // 1000)} kB"
+        return f"Report on {self.about} ({size}): {self.path}"
 
 
 def write_report(path: Path, html: str, about: str) -> ReportResult:

@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from nnunet_pt.core.errors import NnunetError
 from nnunet_pt.dataset.description import FILE_NAME, DatasetDescription
 from nnunet_pt.dataset.labels import Labels
-from nnunet_pt.networks.build import NETWORKS, build_network
-from nnunet_pt.networks.unet import UNetDescription
-from nnunet_pt.planning.summary import estimated_memory_gb
-from nnunet_pt.plans.plans import Architecture, Configuration, Plans
+from nnunet_pt.plans.plans import Configuration, Plans
 from nnunet_pt.plans.pretrain_info import citation_lines
-from nnunet_pt.plans.reading import Findings, ObjectReader
 from nnunet_pt.report.page import TIMES, Cell, Section, details, facts, page, sizes, svg, table, text, warning
-from nnunet_pt.report.plans_drawings import Stage, patch_drawing, unet_drawing, unet_stages
+from nnunet_pt.report.plans_drawings import patch_drawing, unet_drawing
+from nnunet_pt.report.plans_networks import ASSUMED_OUTPUTS, Planned, network_arguments, planned_network
 
-BLOCKS_KEYS: Final = {
-    "PlainConvUNet": "n_conv_per_stage",
-    "ResidualEncoderUNet": "n_blocks_per_stage",
-    "ResEncL": "n_blocks_per_stage",
-}
-EXTRA_KEYS: Final = ("nonlin_first", "stem_channels")
-ASSUMED_OUTPUTS: Final = 2
 NORMALISATIONS: Final = {
     "ZScoreNormalization": "each image gets mean 0 and standard deviation 1",
     "CTNormalization": "clipped to the 0.5 and 99.5 percentiles of the dataset, then its mean becomes 0 and its "
@@ -34,42 +23,6 @@ NORMALISATIONS: Final = {
     "RescaleTo01Normalization": "each image is stretched to 0...1",
     "RGBTo01Normalization": "divided by 255",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Planned:
-    """A configuration with what the page says about its network.
-
-    Attributes:
-        configuration: The configuration.
-        spacing: Target spacing along the axes of the patch, mm; of the median case where each case keeps its own.
-        input_channels: Channels that go into the network.
-        num_outputs: Channels that come out.
-        stages: Of a U-Net; empty for other networks.
-        parameters: Number of weights; None if the network cannot be built.
-        memory_gb: Estimated; None if there is no rule for this network.
-        problem: Why the network cannot be built.
-    """
-
-    configuration: Configuration
-    spacing: tuple[float, ...]
-    input_channels: int
-    num_outputs: int
-    stages: tuple[Stage, ...]
-    parameters: int | None
-    memory_gb: float | None
-    problem: str = ""
-
-    @property
-    def residual(self) -> bool:
-        """Whether the encoder has residual blocks."""
-        return self.configuration.architecture.short_name != "PlainConvUNet"
-
-    @property
-    def coverage(self) -> tuple[float, ...]:
-        """Share of the median image that a patch covers along each axis, at most 1."""
-        median = self.configuration.median_image_size_in_voxels
-        return tuple(min(1.0, p / m) for p, m in zip(self.configuration.patch_size, median, strict=True))
 
 
 def plans_report(plans_file: Path) -> str:
@@ -89,11 +42,11 @@ def plans_report(plans_file: Path) -> str:
     """
     plans = Plans.load(plans_file)
     description = _description(plans_file.parent / FILE_NAME)
-    planned: list[_Planned] = []
+    planned: list[Planned] = []
     damaged: dict[str, str] = {}
     for name in plans.configuration_names:
         try:
-            planned.append(_planned(plans, plans.configuration(name), description))
+            planned.append(planned_network(plans, plans.configuration(name), description))
         except NnunetError as error:
             damaged[name] = str(error.found or error.problem)
     sections = [_overview(plans, planned, damaged, description)]
@@ -112,75 +65,13 @@ def _description(path: Path) -> DatasetDescription | None:
         return None
 
 
-def _planned(plans: Plans, configuration: Configuration, description: DatasetDescription | None) -> _Planned:
-    labels = Labels.from_description(description) if description is not None else None
-    outputs = labels.num_segmentation_heads if labels is not None else ASSUMED_OUTPUTS
-    channels = len(configuration.normalization_schemes)
-    if configuration.previous_stage is not None:
-        channels += len(labels.foreground_labels) if labels is not None else ASSUMED_OUTPUTS - 1
-    spacing = configuration.spacing_for(plans.original_median_spacing_after_transp)
-    stages: tuple[Stage, ...] = ()
-    parameters, problem = None, ""
-    try:
-        stages = _stages(configuration)
-        parameters = _parameters(configuration, channels, outputs)
-    except NnunetError as error:
-        problem = str(error)
-    return _Planned(
-        configuration=configuration,
-        spacing=spacing[-len(configuration.patch_size) :],
-        input_channels=channels,
-        num_outputs=outputs,
-        stages=stages,
-        parameters=parameters,
-        memory_gb=estimated_memory_gb(plans, configuration, outputs),
-        problem=problem,
-    )
-
-
-def _arguments(architecture: Architecture) -> dict[str, Any]:
-    """The arguments of the network, with those that its name implies."""
-    entry = NETWORKS[architecture.short_name]
-    return {**entry.preset, **entry.translate(architecture.arch_kwargs)}
-
-
-def _stages(configuration: Configuration) -> tuple[Stage, ...]:
-    architecture = configuration.architecture
-    name = architecture.short_name
-    if name not in BLOCKS_KEYS:
-        return ()
-    findings = Findings("network description", architecture.network_class_name)
-    reader = ObjectReader(_arguments(architecture), findings)
-    description = UNetDescription.read(reader, blocks_key=BLOCKS_KEYS[name], extra_keys=EXTRA_KEYS)
-    findings.raise_if_any()
-    description.check_patch(configuration.patch_size, reader)
-    findings.raise_if_any()
-    return tuple(unet_stages(description, configuration.patch_size, residual=name != "PlainConvUNet"))
-
-
-def _parameters(configuration: Configuration, input_channels: int, num_outputs: int) -> int:
-    """Number of weights; nothing is allocated."""
-    import torch
-
-    with torch.device("meta"):
-        network = build_network(
-            configuration.architecture,
-            input_channels=input_channels,
-            num_outputs=num_outputs,
-            deep_supervision=False,
-            patch_size=configuration.patch_size,
-            initialise=False,
-        )
-    return sum(weight.numel() for weight in network.parameters())
-
-
 def _overview(
-    plans: Plans, planned: Sequence[_Planned], damaged: dict[str, str], description: DatasetDescription | None
+    plans: Plans, planned: Sequence[Planned], damaged: dict[str, str], description: DatasetDescription | None
 ) -> Section:
     pairs = {
         "Planner": plans.experiment_planner_used,
         "Median shape": sizes(plans.original_median_shape_after_transp),
-        "Median spacing (mm)": sizes(plans.original_median_spacing_after_transp),
+        "Median spacing (mm)": sizes(plans.original_median_spacing_after_transp, 3),
         "Images read by": plans.image_reader_writer,
     }
     if description is not None:
@@ -220,12 +111,12 @@ def _overview(
     return Section("Overview", body, f"{many}: {', '.join(names)}.")
 
 
-def _configuration_section(planned: _Planned, description: DatasetDescription | None) -> Section:
+def _configuration_section(planned: Planned, description: DatasetDescription | None) -> Section:
     c = planned.configuration
     pairs = {
         "Patch": sizes(c.patch_size),
         "Batch": f"{c.batch_size} patches",
-        "Spacing (mm)": sizes(c.spacing),
+        "Spacing (mm)": sizes(c.spacing, 3),
         "Patch covers": _coverage(planned),
         "Network": c.architecture.short_name,
         "Parameters": _millions(planned.parameters),
@@ -247,7 +138,7 @@ def _configuration_section(planned: _Planned, description: DatasetDescription | 
     return Section(c.name, body, _in_words(planned))
 
 
-def _network(planned: _Planned, description: DatasetDescription | None) -> str:
+def _network(planned: Planned, description: DatasetDescription | None) -> str:
     if not planned.stages:
         if planned.problem:
             return ""
@@ -284,10 +175,10 @@ def _network(planned: _Planned, description: DatasetDescription | None) -> str:
 
 
 def _arguments_shown(configuration: Configuration) -> list[tuple[str, Any]]:
-    return sorted(_arguments(configuration.architecture).items())
+    return sorted(network_arguments(configuration.architecture).items())
 
 
-def _in_words(planned: _Planned) -> str:
+def _in_words(planned: Planned) -> str:
     c = planned.configuration
     covered = all(share >= 1 for share in planned.coverage)
     how = "A patch covers the whole median image" if covered else "A patch covers a part of the median image"
@@ -297,7 +188,7 @@ def _in_words(planned: _Planned) -> str:
     return f"{how}{finest}{slices}."
 
 
-def _normalisation(plans: Plans, planned: Sequence[_Planned], description: DatasetDescription | None) -> Section:
+def _normalisation(plans: Plans, planned: Sequence[Planned], description: DatasetDescription | None) -> Section:
     names = description.channel_names if description is not None else ()
     rows: list[list[Cell]] = []
     schemes: dict[str, None] = {}
@@ -346,7 +237,7 @@ def _pretraining(plans: Plans) -> Section:
     return Section("Pre-training", body, "These plans follow a pre-trained network, whose weights are transferred.")
 
 
-def _coverage(planned: _Planned) -> str:
+def _coverage(planned: Planned) -> str:
     if all(share >= 1 for share in planned.coverage):
         return "the whole image"
     return TIMES.join(f"{share:.0%}" for share in planned.coverage)

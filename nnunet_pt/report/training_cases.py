@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,37 +17,29 @@ from nnunet_pt.dataset.description import DatasetDescription
 from nnunet_pt.dataset.images.base import ImageReaderWriter
 from nnunet_pt.dataset.images.registry import choose_reader_writer, reader_writer_by_name
 from nnunet_pt.inference.orientation import orientation_of
-from nnunet_pt.preprocessing.store import GT_FOLDER, case_files, load_case, load_properties, open_array
+from nnunet_pt.preprocessing.store import GT_FOLDER
+from nnunet_pt.report.slices import CT_WINDOW
 from nnunet_pt.report.training_record import TrainingRecord
+from nnunet_pt.report.training_slices import (
+    CaseSlice,
+    contrast,
+    is_turned,
+    preprocessed_slice,
+    slice_axis,
+    take_slice,
+    telling_slice,
+    upright,
+)
 from nnunet_pt.report.training_validation import ValidatedCase
 
-THICK_SLICES: Final = 1.5  # slices are cut across an axis whose spacing is larger than the first one's by this factor
-UPRIGHT: Final = ("SI", "AP", "RL")  # from top to bottom or from left to right: from the first to the second letter
 LABELS_FOLDER: Final = "labelsTr"
-_T = TypeVar("_T", bound=np.generic)
+CT_SCHEME: Final = "CTNormalization"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaseSlice:
-    """One slice of a case; arrays are (rows, columns).
-
-    Attributes:
-        image: Grey values.
-        annotation: Labels.
-        prediction: Labels.
-        spacing_mm: Of rows and columns.
-        index: Number of the slice.
-        number: How many slices there are.
-        channel: Channel of the image.
-    """
-
-    image: NDArray[np.float32]
-    annotation: NDArray[np.int32]
-    prediction: NDArray[np.int32]
-    spacing_mm: tuple[float, float]
-    index: int
+class _Channel(NamedTuple):
     number: int
-    channel: int
+    image: NDArray[np.float32]
+    window: tuple[float, float] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,10 +105,11 @@ class CaseImages:
             )
         spacing = tuple(float(s) for s in properties["spacing"])
         orientation = orientation_of(properties)
-        axis = _slice_axis(spacing, labels.shape, orientation)
-        index = _telling_slice(truth, labels, axis)
-        here, there = _slice(truth, index, axis), _slice(labels, index, axis)
-        channel, image = self._image(case.case, axis, index, here)
+        axis = slice_axis(spacing, labels.shape, orientation)
+        index = telling_slice(truth, labels, axis)
+        here, there = take_slice(truth, index, axis), take_slice(labels, index, axis)
+        channel = self._image(case.case, axis, index, here)
+        image = channel.image
         if image.shape != here.shape:
             raise ImageError(
                 f"Image and annotation of {case.case} do not have the same shape.",
@@ -124,10 +117,11 @@ class CaseImages:
             )
         sides = [a for a in range(labels.ndim) if a != axis]
         letters = None if orientation is None else "".join(orientation[a] for a in sides)
-        rows, columns = (spacing[a] for a in (sides if not _is_turned(letters) else sides[::-1]))
+        rows, columns = (spacing[a] for a in (sides if not is_turned(letters) else sides[::-1]))
         return CaseSlice(
-            image=_upright(image, letters), annotation=_upright(here, letters), prediction=_upright(there, letters),
-            spacing_mm=(rows, columns), index=index, number=labels.shape[axis], channel=channel,
+            image=upright(image, letters), annotation=upright(here, letters), prediction=upright(there, letters),
+            spacing_mm=(rows, columns), index=index, number=labels.shape[axis],
+            channel=channel.number, window=channel.window,
         )  # fmt: skip
 
     def _reader(self, example: Path) -> ImageReaderWriter:
@@ -147,28 +141,40 @@ class CaseImages:
         places += [] if self.raw is None else [self.raw / LABELS_FOLDER / case.reference.name]
         return _existing(places, "annotation", case)
 
-    def _image(
-        self, case: str, axis: int, index: int, annotation: NDArray[np.int32]
-    ) -> tuple[int, NDArray[np.float32]]:
-        """The channel that shows the annotated structures best, and its slice."""
-        if case in self.raw_images:
+    def _image(self, case: str, axis: int, index: int, annotation: NDArray[np.int32]) -> _Channel:
+        """The channel that shows the annotated structures best."""
+        configuration, plans = self.record.configuration, self.record.plans
+        is_raw = case in self.raw_images
+        if is_raw:
             channels = self._raw_slice(case, axis, index)
-        elif self.data is not None and self.record.plans is not None:
-            channels = _preprocessed_slice(self.data, case, axis, index, self.record.plans.transpose_forward)
+        elif self.data is not None and plans is not None and configuration is not None:
+            masked = configuration.use_mask_for_norm
+            channels = preprocessed_slice(self.data, case, axis, index, plans.transpose_forward, masked)
         else:
             raise StorageError(
                 f"The image of {case} was not found.",
                 expected="the preprocessed cases of the configuration, or the raw dataset",
                 remedy="set nnUNet_preprocessed or nnUNet_raw",
             )
-        contrasts = [_contrast(channel, annotation > 0) for channel in channels]
-        best = int(np.argmax(contrasts))
-        return best, channels[best]
+        best = int(np.argmax([contrast(channel, annotation > 0) for channel in channels]))
+        return _Channel(best, channels[best], self._window(best, is_raw=is_raw))
+
+    def _window(self, channel: int, *, is_raw: bool) -> tuple[float, float] | None:
+        """Soft tissue for CT, in the units of the image; None for other images."""
+        configuration, plans = self.record.configuration, self.record.plans
+        if configuration is None or plans is None or channel >= len(configuration.normalization_schemes):
+            return None
+        known = plans.foreground_intensity_properties_per_channel.get(str(channel))
+        if configuration.normalization_schemes[channel] != CT_SCHEME or known is None:
+            return None
+        low, high = CT_WINDOW
+        scale = max(known.std, 1e-8)
+        return (low, high) if is_raw else ((low - known.mean) / scale, (high - known.mean) / scale)
 
     def _raw_slice(self, case: str, axis: int, index: int) -> NDArray[np.float32]:
         files = self.raw_images[case]
         image, _ = self._reader(files[0]).read_images(files)
-        return _slice(image, index, axis + 1)
+        return take_slice(image, index, axis + 1)
 
 
 def _raw_images(dataset: Path) -> dict[str, tuple[Path, ...]]:
@@ -177,10 +183,6 @@ def _raw_images(dataset: Path) -> dict[str, tuple[Path, ...]]:
     except NnunetError:  # the preprocessed images may be there
         return {}
     return {case.identifier: case.images for case in cases}
-
-
-def _slice(array: NDArray[_T], index: int, axis: int) -> NDArray[_T]:
-    return np.asarray(array[(slice(None),) * axis + (index,)])
 
 
 def _existing(places: Iterable[Path], what: str, case: ValidatedCase) -> Path:
@@ -198,85 +200,6 @@ def _labels(image_xyz: NDArray[np.float32], path: Path) -> NDArray[np.int32]:
     if labels.max(initial=0) > np.iinfo(np.uint16).max:
         raise ImageError(f"{path} does not hold labels.", found=f"value {labels.max()}")
     return labels
-
-
-def _slice_axis(spacing: Sequence[float], shape: Sequence[int], orientation: str | None) -> int:
-    """The axis across which slices are cut: from foot to head, unless slices are thick along another."""
-    usual = 0 if orientation is None else next(a for a, letter in enumerate(orientation) if letter in UPRIGHT[0])
-    axis = int(np.argmax(spacing))
-    is_thick = spacing[axis] > THICK_SLICES * spacing[usual] and min(shape[axis], shape[usual]) > 1
-    return axis if is_thick else usual
-
-
-def _is_turned(letters: str | None) -> bool:
-    """Whether rows and columns of a slice have to be exchanged so that it is seen upright."""
-    places = [i for letter in letters or "" for i, pair in enumerate(UPRIGHT) if letter in pair]
-    return places != sorted(places)
-
-
-def _upright(slice_2d: NDArray[_T], letters: str | None) -> NDArray[_T]:
-    """A slice as radiologists look at it; without an orientation as it is stored.
-
-    Args:
-        slice_2d: (rows, columns).
-        letters: The directions in which rows and columns go on.
-    """
-    if letters is None:
-        return slice_2d
-    seconds = {pair[1] for pair in UPRIGHT}
-    flipped = slice_2d[tuple(slice(None, None, 1 if letter in seconds else -1) for letter in letters)]
-    return flipped.T if _is_turned(letters) else flipped
-
-
-def _telling_slice(annotation: NDArray[np.int32], prediction: NDArray[np.int32], axis: int) -> int:
-    """The slice with most wrong voxels; if there are none, with most of the structures."""
-    others = tuple(a for a in range(annotation.ndim) if a != axis)
-    wrong = np.asarray((annotation != prediction).sum(others))
-    return int((wrong if wrong.any() else np.asarray((annotation > 0).sum(others))).argmax())
-
-
-def _contrast(image: NDArray[np.float32], inside: NDArray[np.bool_]) -> float:
-    """How much the structures differ from what is around them, in standard deviations."""
-    spread = float(image.std())
-    if not inside.any() or inside.all() or spread == 0:
-        return 0.0
-    return abs(float(image[inside].mean()) - float(image[~inside].mean())) / spread
-
-
-def _preprocessed_slice(
-    folder: Path, case: str, axis: int, index: int, transpose_forward: Sequence[int]
-) -> NDArray[np.float32]:
-    """A slice (channels, rows, columns) of the original grid, from a case that was transposed, cropped and resampled.
-
-    Only this slice is read. What was cropped away is shown as the smallest value.
-    """
-    from skimage.transform import resize
-
-    properties = load_properties(folder / case_files(case)[2])
-    try:
-        shape = [int(n) for n in properties["shape_before_cropping"]]
-        box = [(int(low), int(high)) for low, high in properties["bbox_used_for_cropping"]]
-    except (KeyError, TypeError, ValueError) as error:
-        raise StorageError(f"The properties of {case} in {folder} do not say how it was cropped.") from error
-    along = list(transpose_forward).index(axis)
-    rest = [a for a in range(len(shape)) if a != along]
-    low, high = box[along]
-    stored = open_array(folder / case_files(case)[0]) if (folder / case_files(case)[0]).is_file() else None
-    array = load_case(folder, case)[0] if stored is None else stored
-    canvas = np.zeros((array.shape[0], *(shape[a] for a in rest)), np.float32)
-    if low <= index < high:
-        number = array.shape[along + 1]
-        nearest = min(int((index - low + 0.5) / (high - low) * number), number - 1)
-        where: list[Any] = [slice(None)] * array.ndim
-        where[along + 1] = slice(nearest, nearest + 1)
-        plane = np.asarray(array[tuple(where)]).take(0, along + 1)
-        inner = (slice(None), *(slice(*box[a]) for a in rest))
-        size = [box[a][1] - box[a][0] for a in rest]
-        for channel, target in zip(plane, canvas, strict=True):
-            target[:] = channel.min()
-            target[inner[1:]] = resize(channel, size, order=1, preserve_range=True, anti_aliasing=False)
-    original_order = [transpose_forward[a] for a in rest]
-    return canvas if original_order == sorted(original_order) else canvas.transpose(0, 2, 1)
 
 
 def slices_of(images: CaseImages, cases: Sequence[ValidatedCase]) -> tuple[dict[str, CaseSlice], dict[str, str]]:

@@ -27,7 +27,7 @@ ACTION_COLOURS: Final = {"copied": GREEN, "adapted": ORANGE, "skipped": COLOURS[
 MAX_MARKED_EPOCHS: Final = 40
 MAX_NAMED_CLASSES: Final = 12
 MAX_BOXES: Final = 40
-MANY_FOLD: Final = 30.0  # from this ratio on a learning rate is drawn on a logarithmic axis
+MAX_POINTS: Final = 200  # of the curve of a class
 _STRIP_WIDTH: Final = 0.28
 
 
@@ -44,30 +44,44 @@ def draw_losses(record: TrainingRecord) -> Figure:
     )
     draw_curve(dice, epochs, [f.ema_fg_dice for f in epochs], label="moving average", color=GREEN, linewidth=2.2)
     _mark_best(dice, epochs)
+    dice.margins(y=0.14)
     finish_curves(dice, "Pseudo Dice", epochs)
     for ax in (loss, dice):
-        _mark_phases(ax, record.recipe, epochs)
+        for epoch in phase_starts(record.recipe, len(epochs)):
+            ax.axvline(epoch - 0.5, color=GREY, linestyle=":", linewidth=1.2)
     return fig
 
 
 def draw_classes(record: TrainingRecord) -> Figure:
-    """Pseudo Dice of each class; of many classes only the lowest are named."""
+    """Pseudo Dice of each class; of many classes only the lowest are named, of many epochs means are drawn."""
     fig, axes = new_figure(9.0, 3.3)
     ax, epochs = axes[0, 0], record.history.epochs
     values = class_dice(epochs, len(record.class_names))
     order = np.argsort(np.nan_to_num(_last_known(values), nan=2.0), kind="stable")
-    named = set(range(len(order)) if len(order) <= MAX_NAMED_CLASSES else order[: len(COLOURS)].tolist())
-    for i, name in enumerate(record.class_names):
-        rank = sorted(named).index(i) if i in named else 0
-        style = {
-            "color": COLOURS[rank % len(COLOURS)],
-            "linestyle": "-" if rank < len(COLOURS) else "--",
-            "label": name,
-        }
-        other: dict[str, Any] = {"color": GREY, "alpha": 0.4, "linewidth": 0.8}
-        draw_curve(ax, epochs, values[:, i], **(style if i in named else other))
+    named = list(range(len(order))) if len(order) <= MAX_NAMED_CLASSES else sorted(order[: len(COLOURS)].tolist())
+    block = epochs_per_point(record)
+    places, means = _block_means(np.arange(len(epochs)), block), _block_means(values, block)
+    marker = "o" if len(epochs) <= MAX_MARKED_EPOCHS else ""
+    for i in set(range(len(order))).difference(named):
+        ax.plot(places, means[:, i], color=GREY, alpha=0.4, linewidth=0.8)
+    for rank, i in enumerate(named):
+        style = {"color": COLOURS[rank % len(COLOURS)], "linestyle": "-" if rank < len(COLOURS) else "--"}
+        ax.plot(places, means[:, i], label=record.class_names[i], marker=marker, markersize=3.2, **style)
     finish_curves(ax, "Pseudo Dice of each class", epochs, beside=True)
     return fig
+
+
+def epochs_per_point(record: TrainingRecord) -> int:
+    """How many epochs :func:`draw_classes` averages for a point."""
+    return -(-len(record.history.epochs) // MAX_POINTS)
+
+
+def _block_means(values: NDArray[Any], block: int) -> NDArray[np.float64]:
+    """Means without nan of so many rows at a time; nan where there is nothing else."""
+    rows = [values[start : start + block] for start in range(0, len(values), block)]
+    sums, numbers = np.array([np.nansum(r, axis=0) for r in rows]), np.array([np.isfinite(r).sum(axis=0) for r in rows])
+    means: NDArray[np.float64] = np.where(numbers > 0, sums / np.maximum(numbers, 1), np.nan)
+    return means
 
 
 def draw_pace(record: TrainingRecord) -> Figure:
@@ -77,16 +91,13 @@ def draw_pace(record: TrainingRecord) -> Figure:
     epochs = record.history.epochs
     rates = [f.lr for f in epochs]
     draw_curve(rate, epochs, rates, color=BLUE)
-    positive = [r for r in rates if r > 0]
-    if positive and max(positive) / min(positive) >= MANY_FOLD:
-        rate.set_yscale("log")
     finish_curves(rate, "Learning rate", epochs, legend=False)
     seconds = np.array([f.seconds for f in epochs])
     waited = seconds * np.array([f.data_wait_share for f in epochs])
     numbers = np.array([f.epoch for f in epochs])
-    pace.bar(numbers, seconds, width=_bar_width(epochs), color=BLUE, label="computing", linewidth=0)
+    _draw_amounts(pace, numbers, seconds, color=BLUE, label="computing")
     if np.isfinite(waited).any():
-        pace.bar(numbers, np.nan_to_num(waited), width=_bar_width(epochs), color=ORANGE, label="waiting for data")
+        _draw_amounts(pace, numbers, waited, color=ORANGE, label="waiting for data")
     finish_curves(pace, "Epoch, seconds", epochs, legend=bool(np.isfinite(waited).any()))
     pace.set_ylim(bottom=0, top=_usual_top(seconds))
     return fig
@@ -102,7 +113,8 @@ def draw_validation(validation: Validation) -> Figure:
     if len(names) > 1:
         means = np.array([c.mean_dice for c in validation.cases])
         labels, columns = [*labels, "mean of classes"], [*columns, means[np.isfinite(means)]]
-    fig, axes = new_figure(9.0, 0.75 + 0.42 * len(labels))
+    height = 0.42 if len(labels) <= MAX_NAMED_CLASSES else 0.26
+    fig, axes = new_figure(9.0, 0.75 + height * len(labels))
     ax = axes[0, 0]
     draw_boxes(ax, columns, [GREEN if name == "mean of classes" else BLUE for name in labels])
     ax.set_yticks(range(len(labels)), labels)
@@ -225,18 +237,27 @@ def _mark_best(ax: Axes, epochs: Sequence[EpochFigures]) -> None:
         )  # fmt: skip
 
 
-def _mark_phases(ax: Axes, recipe: TrainingRecipe | None, epochs: Sequence[EpochFigures]) -> None:
-    """Lines where layers begin to be trained, or the learning rate has risen."""
+def phase_starts(recipe: TrainingRecipe | None, num_epochs: int) -> tuple[int, ...]:
+    """Epochs with which layers begin to be trained, or in which the learning rate has risen.
+
+    Args:
+        recipe: The recipe; None if it is not known.
+        num_epochs: Finished epochs; later ones do not count.
+    """
     if recipe is None:
-        return
+        return ()
     head = recipe.head_epochs
-    for epoch in {recipe.freeze_epochs if recipe.freeze else None, head or None, head + recipe.warmup_epochs or None}:
-        if epoch is not None and epoch < len(epochs):
-            ax.axvline(epoch - 0.5, color=GREY, linestyle=":", linewidth=1.2)
+    starts = {recipe.freeze_epochs if recipe.freeze else None, head, head + recipe.warmup_epochs}
+    return tuple(sorted(epoch for epoch in starts if epoch and epoch < num_epochs))
 
 
-def _bar_width(epochs: Sequence[EpochFigures]) -> float:
-    return 0.8 if len(epochs) <= MAX_MARKED_EPOCHS else 1.0
+def _draw_amounts(ax: Axes, epochs: NDArray[Any], values: NDArray[np.float64], **style: Any) -> None:
+    """Bars, or for many epochs the area below a line."""
+    known = np.nan_to_num(values)
+    if len(epochs) <= MAX_MARKED_EPOCHS:
+        ax.bar(epochs, known, linewidth=0, **style)
+    else:
+        ax.fill_between(epochs, known, step="mid", linewidth=0, **style)
 
 
 def _usual_top(seconds: NDArray[np.float64]) -> float | None:

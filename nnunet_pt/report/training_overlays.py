@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nnunet_pt.dataset.labels import Labels
 from nnunet_pt.report.slices import class_colour, class_members, css_colour
-from nnunet_pt.report.training_cases import CaseSlice
+from nnunet_pt.report.training_slices import CaseSlice
 
 PANELS: Final = ("image", "annotation", "prediction")
 PANEL_INCHES: Final = 2.8
@@ -73,7 +73,7 @@ def draw_slice(shown: CaseSlice, outlines: Sequence[Outline]) -> NDArray[np.uint
     fig = Figure(figsize=size, dpi=RESOLUTION_DPI, facecolor="black")
     canvas = FigureCanvasAgg(fig)
     fig.subplots_adjust(left=0.003, right=0.997, bottom=0.0, top=PANEL_INCHES / size[1], wspace=0.01)
-    darkest, brightest = np.percentile(image, WINDOW_PERCENTILES)
+    darkest, brightest = shown.window or np.percentile(image, WINDOW_PERCENTILES)
     aspect = shown.spacing_mm[0] / shown.spacing_mm[1]
     for ax, title, labels in zip(fig.subplots(1, 3), PANELS, (None, shown.annotation, shown.prediction), strict=True):
         limits = {"vmin": darkest, "vmax": max(brightest, darkest + 1e-6)}

@@ -29,11 +29,14 @@ from nnunet_pt.report.page import (
 from nnunet_pt.report.training_cases import CaseImages, slices_of
 from nnunet_pt.report.training_figures import (
     MAX_BOXES,
+    MAX_NAMED_CLASSES,
     draw_classes,
     draw_losses,
     draw_pace,
     draw_transfer,
     draw_validation,
+    epochs_per_point,
+    phase_starts,
     transfer_legend,
 )
 from nnunet_pt.report.training_overlays import draw_slice, outlines_of
@@ -77,7 +80,8 @@ def _overview(record: TrainingRecord) -> Section:
 
 def _lead(record: TrainingRecord) -> str:
     done, planned = len(record.history.epochs), record.planned_epochs
-    sentence = f"All {done} epochs are done" if record.finished else f"{done} of {planned or '?'} epochs are done"
+    sentence = f"{done} epochs are done" if planned is None else f"{done} of {planned} epochs are done"
+    sentence = f"All {done} epochs are done" if record.finished else sentence
     if not done:
         sentence = "Nothing is known about the epochs"
     if record.validation is None:
@@ -138,18 +142,24 @@ def _curves(record: TrainingRecord) -> list[Section]:
     if not epochs:
         return []
     last = epochs[-1]
+    phases = ""
+    if phase_starts(record.recipe, len(epochs)):
+        phases = "Dotted lines: layers that were fixed begin to be trained, or the learning rate has risen."
     parts = [
         figure(
             draw_losses(record),
             "Pseudo Dice is that of random patches of the validation cases, a quick estimate during training; its "
-            "moving average decides which checkpoint is the best. Dotted vertical lines: layers that were fixed begin "
-            "to be trained, or the learning rate has risen.",
+            f"moving average decides which checkpoint is the best. {phases}",
             f"Losses after {len(epochs)} epochs: training {last.train_loss:.3f}, validation {last.val_loss:.3f}; "
             f"moving average of the pseudo Dice {last.ema_fg_dice:.3f}",
         )
     ]
     if len(record.class_names) > 1:
-        parts.append(figure(draw_classes(record), "", "Pseudo Dice of each class over the epochs"))
+        each = epochs_per_point(record)
+        note = f"Each point is the mean of {each} epochs. " if each > 1 else ""
+        if len(record.class_names) > MAX_NAMED_CLASSES:
+            note += "Those that are lowest at the end are named, the others grey."
+        parts.append(figure(draw_classes(record), note, "Pseudo Dice of each class over the epochs"))
     parts.append(
         figure(draw_pace(record), "", f"Learning rate, now {last.lr:.3g}, and duration of each epoch in seconds")
     )
@@ -173,7 +183,7 @@ def _quality(validation: Validation) -> Section:
         "nothing of it was found. “Invented”: predicted, but not annotated at all."
     )
     lead = f"{len(validation.cases)} whole cases, predicted by the trained network."
-    return Section("Validation", plot + table(rows, header) + explanation, lead)
+    return Section("Validation", plot + table(rows, header, decimals=4) + explanation, lead)
 
 
 def _class_row(index: int, validation: Validation, dice: Any) -> list[Cell]:
@@ -195,7 +205,7 @@ def _cases(validation: Validation) -> Section:
     names = ["lowest class", "its Dice"] if many else list(validation.class_names)
     rows = [[c.case, c.mean_dice, *(_lowest(c, validation) if many else c.dice), *_volumes(c)] for c in ranked]
     header = ["case", "mean Dice", *names, "annotated voxels", "predicted voxels"]
-    return Section("Cases", table(rows, header), "The lowest first; a click on a column title sorts by it.")
+    return Section("Cases", table(rows, header, decimals=4), "The lowest first; a click on a column title sorts by it.")
 
 
 def _lowest(case: ValidatedCase, validation: Validation) -> list[Cell]:

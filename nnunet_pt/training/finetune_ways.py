@@ -55,6 +55,7 @@ def like_pretraining(work: Work) -> TrainRequest:
     primus = "PretrainedTrainer_Primus" if _PRIMUS in adaptation.architecture.short_name else "PretrainedTrainer"
     trainer = wanted.trainer or ("DynamicPretrainedTrainer" if wanted.plans_name else primus)
     work.check_trainer(trainer)
+    adaptation.check_architecture()
     if wanted.plans_name:
         made = _dynamic_plans(work)
     else:

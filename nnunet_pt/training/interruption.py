@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import threading
@@ -10,6 +9,8 @@ import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Literal
+
+from nnunet_pt.core.console import announce
 
 Request = Literal["save", "stop"]
 DEFAULT_MINUTES = 10.0
@@ -63,7 +64,7 @@ class StopSignals:
     from the signals as usual. Outside of the main thread, where Python allows no handlers, nothing is changed.
 
     Args:
-        announce: Say on stderr that the request to stop was received.
+        announce: Say that the request to stop was received.
         with_parent: Stop as for SIGTERM, too, if the process ends that started this one.
     """
 
@@ -129,7 +130,6 @@ class StopSignals:
         self._interrupted = self._interrupted or number == signal.SIGINT
         if self._announce and self._requested != "stop":
             again = " (Ctrl-C again: at once)" if number == signal.SIGINT else ""
-            with contextlib.suppress(OSError):  # print could be interrupted by itself here
-                os.write(2, f"\n{signal.Signals(number).name}: saving, then stopping.{again}\n".encode())
+            announce(f"{signal.Signals(number).name}: saving, then stopping.{again}")
         self._requested = "stop"
         self._received = self._received or number

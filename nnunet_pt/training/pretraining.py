@@ -22,7 +22,7 @@ from nnunet_pt.transfer.names import plainest_names
 from nnunet_pt.transfer.nnssl import nnssl_settings
 from nnunet_pt.transfer.plan import TransferSettings, plan_transfer
 from nnunet_pt.transfer.report_files import write_report
-from nnunet_pt.transfer.source import PretrainedSource, output_names, read_source
+from nnunet_pt.transfer.source import PretrainedSource, input_names, output_names, read_source
 
 CITATIONS_FILE = "citations.txt"
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked", "mask_token")
@@ -113,7 +113,7 @@ def _settings(task: TrainingTask, source: PretrainedSource, info: PretrainInfo |
         width=True,
         fix_token_axes=request.fix_token_axes,
         allow_little=request.allow_little_transfer,
-        target_channels=None if task.is_cascaded else task.description.channel_names,
+        target_channels=input_names(task.description, cascaded=task.is_cascaded),
         target_labels=output_names(task.description),
         target_patch_size=task.configuration.patch_size,
     )

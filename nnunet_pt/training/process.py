@@ -103,6 +103,8 @@ class TrainingProcess:
             monitor.log(CITATION + "\n", timestamp=False, console=False)
             monitor.log(introduction(task, self.device, self.precision, self.processes) + f"\nSeed {seed}")
             self._begin(network, monitor, seed, found=found, start=start)
+            if self.processes.is_main:  # not before: what does not fit the checkpoint must not be recorded
+                write_model_files(task, device=self.device, precision=self.precision, processes=self.processes)
             if reset is not None:
                 self._begin_again(reset, monitor)
             del found, start, reset  # their tensors are not needed any more
@@ -170,7 +172,6 @@ class TrainingProcess:
                 start.write(self.task)
             elif fresh and not again:
                 forget_transfer(folder)
-            write_model_files(self.task, device=self.device, precision=self.precision, processes=self.processes)
         self.processes.barrier()
 
     def validate(self) -> Summary | None:

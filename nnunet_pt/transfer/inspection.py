@@ -23,7 +23,7 @@ from nnunet_pt.transfer.account import TransferPlan
 from nnunet_pt.transfer.names import SEGMENTATION_LAYERS, stage_of
 from nnunet_pt.transfer.nnssl import nnssl_settings
 from nnunet_pt.transfer.plan import Policy, TransferSettings, plan_transfer
-from nnunet_pt.transfer.source import PretrainedSource, output_names, read_source
+from nnunet_pt.transfer.source import PretrainedSource, input_names, output_names, read_source
 
 _KINDS = {
     "nnunet": "checkpoint of nnU-Net",
@@ -172,7 +172,7 @@ def inspect_weights(path: Path, target: TargetRequest | None = None, workspace: 
         heads=target.heads,
         fix_token_axes=target.fix_token_axes,
         allow_little=True,
-        target_channels=None if cascaded else description.channel_names,
+        target_channels=input_names(description, cascaded=cascaded),
         target_labels=output_names(description),
         target_patch_size=patch_size,
     )

@@ -15,6 +15,7 @@ from nnunet_pt.dataset.cases import resolve_dataset_name
 from nnunet_pt.dataset.description import FILE_NAME as DATASET_FILE
 from nnunet_pt.dataset.description import DatasetDescription
 from nnunet_pt.dataset.labels import Labels
+from nnunet_pt.planning.edited_plans import with_edits
 from nnunet_pt.planning.pretrained_plans import (
     CONFIGURATION,
     DYNAMIC_PREFIX,
@@ -50,7 +51,7 @@ class _PlansRequest:
         checkpoint: Path, address or OWNER/REPO of the checkpoint.
         num_processes: Worker processes; None for the default.
         overwrite_preprocessed: Preprocess every case again.
-        force: Replace plans of this name that were made for another checkpoint.
+        force: Replace plans of this name, also if they were edited or made for another checkpoint.
         max_ram_gb: Memory budget of all workers together.
         progress: Show progress.
         on_failure: "stop" at the first failing case, or "continue" with the others.
@@ -238,9 +239,10 @@ def _finish(
             expected=plans.pretrain_info.checkpoint_path,
             remedy="choose another -n; or replace the plans with --force",
         )
-    if not request.force:
-        _check_shared_folder(folder, plans)
     path = folder / f"{plans.plans_name}.json"
+    if not request.force:
+        plans = with_edits(plans, path)
+        _check_shared_folder(folder, plans)
     write_json(path, plans.to_json(), sort_keys=True)
     result = preprocess_dataset(
         PreprocessRequest(

@@ -22,6 +22,7 @@ __all__ = ["Action", "StageShare", "TensorTransfer", "TransferPlan", "TransferSe
 Policy = Literal["strict", "match", "adapt"]
 POLICIES: tuple[Policy, ...] = ("strict", "match", "adapt")
 _ENOUGH = 0.5
+_NOTEWORTHY = 0.1  # share of a tensor; layers that are much wider would count although they stay random
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +124,7 @@ def _rules(network: nn.Module, source: PretrainedSource, policy: Policy, setting
         fix_token_axes=settings.fix_token_axes,
         keys=settings.target_keys or keys_of(network),
         source_keys=settings.source_keys or (adaptation.keys if adaptation is not None else None),
-        channels=(settings.source_channels or source.channel_names, settings.target_channels),
+        channels=(settings.source_channels or source.input_names, settings.target_channels),
         labels=(settings.source_labels or source.label_names, settings.target_labels),
         patch_sizes=(settings.source_patch_size or source.patch_size, settings.target_patch_size),
     )
@@ -222,7 +223,7 @@ def _too_little(tensors: tuple[TensorTransfer, ...], chosen: set[str]) -> str | 
     encoder = [t for t in tensors if t.part in ("stem", "encoder") and t.target in chosen]
     counted = encoder or [t for t in tensors if t.part != "heads" and t.target in chosen]
     total, taken = sum(t.parameters for t in counted), sum(t.transferred for t in counted)
-    used = sum(t.transferred > 0 for t in counted)
+    used = sum(t.transferred >= _NOTEWORTHY * t.parameters for t in counted)
     if taken >= _ENOUGH * total or used >= _ENOUGH * len(counted):
         return None
     where = "encoder" if encoder else "network"

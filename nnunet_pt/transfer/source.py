@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -33,6 +35,7 @@ Kind = Literal["nnunet", "nnunet_v1", "nnssl", "weights"]
 _CONTAINERS: Final = ("network_weights", "state_dict", "model_state_dict", "model", "net", "network", "weights")
 _VERSION_1_KEYS: Final = ("plot_stuff", "lr_scheduler_state_dict", "best_stuff")
 _PIECE: Final = 4 << 20
+_UNTOUCHED_NS: Final = 2_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +53,7 @@ class PretrainedSource:
         configuration: The configuration of the plans.
         trainer_name: Name of the trainer.
         adaptation_plan: nnssl's description of the network.
-        channel_names: Names of the input channels.
+        channel_names: Names of the image's channels.
         label_names: Names of the output channels.
         citations: What to cite, as in the file.
         stale: Names in the file whose values differ from those of another name of the same tensor and do not count.
@@ -92,6 +95,14 @@ class PretrainedSource:
             arch_kwargs=dict(entry.get("arch_kwargs") or {}),
             requires_import=tuple(entry.get("_kw_requires_import") or ()),
         )
+
+    @property
+    def input_names(self) -> tuple[str, ...] | None:
+        """Names of the network's input channels, if known."""
+        if self.dataset_json is None or self.channel_names is None:
+            return self.channel_names
+        description = DatasetDescription.from_json(self.dataset_json, self.path)
+        return input_names(description, cascaded=self._planned().get("previous_stage") is not None)
 
     def _planned(self) -> Mapping[str, Any]:
         """The configuration's entries with those it inherits; nothing where the plans are not as they should be."""
@@ -237,6 +248,20 @@ def names_in(dataset_json: object, source: Path) -> tuple[tuple[str, ...] | None
         return None, None
 
 
+def input_names(description: DatasetDescription, *, cascaded: bool) -> tuple[str, ...]:
+    """Names of the network's input channels.
+
+    Args:
+        description: The dataset.
+        cascaded: Whether the network also sees each label of a previous stage.
+    """
+    if not cascaded:
+        return description.channel_names
+    labels = Labels.from_description(description)
+    previous = labels.foreground_labels if labels.has_regions else labels.class_names
+    return (*description.channel_names, *(f"previous stage: {label}" for label in previous))
+
+
 def output_names(description: DatasetDescription) -> tuple[str, ...]:
     """Names of the network's output channels."""
     labels = Labels.from_description(description)
@@ -244,7 +269,21 @@ def output_names(description: DatasetDescription) -> tuple[str, ...]:
 
 
 def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 digest of a file's content."""
+    """Hexadecimal SHA-256 digest of a file's content; it is remembered as long as the file stays the same."""
+    with storage_errors(path):
+        status = path.stat()
+    identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    # a file that is just being written could change again without another time
+    still = time.time_ns() - max(identity[-2:]) > _UNTOUCHED_NS
+    return _known_digest(path, identity) if still else _digest(path)
+
+
+@lru_cache(maxsize=64)
+def _known_digest(path: Path, _identity: tuple[int, ...]) -> str:
+    return _digest(path)
+
+
+def _digest(path: Path) -> str:
     digest = hashlib.sha256()
     with storage_errors(path), path.open("rb") as file:
         while piece := file.read(_PIECE):

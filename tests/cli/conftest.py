@@ -38,7 +38,7 @@ def phantom_raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     raw = tmp_path_factory.mktemp("phantom")
     make_phantom = _load_script("make_phantom")
     for phantom in make_phantom.PHANTOMS:
-        make_phantom.make_dataset(phantom, raw, seed=2024)
+        make_phantom.make_dataset(make_phantom.small(phantom), raw, seed=2024)
     return raw
 
 

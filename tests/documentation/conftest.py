@@ -134,7 +134,10 @@ def _world(tmp_path_factory: pytest.TempPathFactory, raw_data: Path, run_script:
     plans = json.loads((folder / "nnUNet_preprocessed/Dataset004_Hippocampus/nnUNetResEncUNetLPlans.json").read_text())
     planned = plans["configurations"]["3d_fullres"]
     make_nnssl_example.make_checkpoint(
-        folder / "checkpoint_final.pth", planned["architecture"]["arch_kwargs"], patch_size=planned["patch_size"]
+        folder / "checkpoint_final.pth",
+        planned["architecture"]["arch_kwargs"],
+        patch_size=planned["patch_size"],
+        spacing_mm=(1.0, 1.0, 1.0),
     )
     for name, source in PLACEHOLDERS.items():
         (folder / name).parent.mkdir(exist_ok=True)

@@ -35,9 +35,11 @@ DATASETS = (
     Tiny(
         name="Dataset901_PhantomPretrain",
         labels=("liver", "spleen", "kidney", "spine"),
+        shape_zyx=(10, 20, 20),
         spacing_zyx=(2.0, 1.6, 1.6),
         case="phantomtr",
         test_case="phantomts",
+        cases=24,
     ),
     Tiny(
         name="Dataset902_PhantomFinetune",
@@ -69,6 +71,7 @@ def make_dataset(tiny: Tiny, raw: Path) -> None:
         "channel_names": {str(i): name for i, name in enumerate(tiny.channels)},
         "labels": {"background": 0, **{name: i for i, name in enumerate(tiny.labels, 1)}},
         "numTraining": tiny.cases,
+        "numTest": 99,  # scripts/make_phantom.py makes no more
         "file_ending": ".nii.gz",
     }
     (folder / "dataset.json").write_text(json.dumps(description), encoding="utf-8")

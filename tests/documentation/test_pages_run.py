@@ -13,8 +13,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import make_phantom
 import pytest
-import small_world
 from shown import PAGES, PROJECT, SHELL, blocks, name_of
 
 pytestmark = pytest.mark.xdist_group("documentation")  # all in one process, for which the datasets are made once
@@ -53,9 +53,9 @@ def beginning(tmp_path: Path, raw_data: Path) -> Path:
     folder = tmp_path / "beginning"
     folder.mkdir()
     (folder / "scripts").symlink_to(PROJECT / "scripts")
-    for tiny in small_world.DATASETS:
-        if "Phantom" in tiny.name:
-            shutil.copytree(raw_data / tiny.name, folder / "demo" / "nnUNet_raw" / tiny.name)
+    for phantom in make_phantom.PHANTOMS:
+        shutil.copytree(raw_data / phantom.name, folder / "demo" / "nnUNet_raw" / phantom.name)
+        assert not make_phantom.make_dataset(phantom, folder / "demo" / "nnUNet_raw", seed=0), "larger images were made"
     return folder
 
 

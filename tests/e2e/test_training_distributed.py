@@ -161,3 +161,20 @@ def test_under_torchrun(of_one_process: Fold, plain_fold: Fold) -> None:
     command = [*TORCHRUN, "-m", "nnunet_pt.cli.train", *plain_fold.arguments()]
     plain_fold.finish(plain_fold.start(command))
     assert_equal_training(of_one_process, plain_fold)
+
+
+@pytest.mark.slow
+def test_two_processes_write_one_json_log(plain_fold: Fold) -> None:
+    process = plain_fold.train(*TWO, "--json_log")
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, out + err
+    entries = [json.loads(line) for line in out.splitlines()]
+    epochs = [e for e in entries if e["event"] == "epoch"]
+    assert [(e["process"], e["data"]["epoch"], e["data"]["num_epochs"]) for e in epochs] == [
+        (0, n, 3) for n in range(3)
+    ]
+    assert [e["data"]["train_loss"] for e in epochs] == [f["train_loss"] for f in plain_fold.figures()]
+    assert {e.get("process") for e in entries if e["event"] == "start"} == {None, 0, 1}
+    (result,) = (e["data"]["results"] for e in entries if e["event"] == "result" and e.get("process") == 0)
+    assert result[0]["output_folder"] == str(plain_fold.folder)
+    assert (entries[-1]["event"], entries[-1].get("process")) == ("result", None)

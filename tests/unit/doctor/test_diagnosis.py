@@ -23,7 +23,7 @@ FINDING_KEYS = {"key", "status", "found", "why", "remedy", "values"}
 DATASET_KEYS = {"name", "plans", "device", "cases", "stages", "measured_s"}
 STAGE_KEYS = {
     *("name", "configuration", "memory_bytes", "largest_bytes", "gpu_memory_bytes", "unit", "unit_seconds", "units"),
-    *("seconds", "at_least", "disk_bytes", "comment", "out_of_memory"),
+    *("seconds", "at_least", "disk_bytes", "comment", "out_of_memory", "done"),
 }
 CHECKS = [
     *("folders.nnUNet_raw", "folders.nnUNet_preprocessed", "folders.nnUNet_results", "folders.temporary"),
@@ -150,7 +150,8 @@ def test_colours_do_not_disturb_the_alignment() -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0.04, "0.0 s"),
+        (0.04, "40 ms"),
+        (0.3, "0.3 s"),
         (9.9, "9.9 s"),
         (9.96, "10 s"),
         (59.6, "1:00 min"),

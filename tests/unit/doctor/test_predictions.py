@@ -13,7 +13,7 @@ from nnunet_pt.core.errors import DatasetError, UnknownNameError
 from nnunet_pt.core.settings import Settings, Workspace
 from nnunet_pt.doctor import dataset as prediction
 from nnunet_pt.doctor import network_jobs, training_job
-from nnunet_pt.doctor.costs import CaseCost, PredictionCost
+from nnunet_pt.doctor.costs import CaseCost, Interim, PredictionCost, TrainingCost, TrainingJob
 from nnunet_pt.doctor.diagnosis import DoctorRequest
 from nnunet_pt.doctor.extrapolation import Workload, passes, prediction_memory
 from nnunet_pt.doctor.measuring import Measurements, Outcome
@@ -62,7 +62,7 @@ def _here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measure in this process, which takes no time to start."""
 
     def run(_self: Measurements, function: Any, argument: Any, _most_s: float) -> Outcome[Any]:
-        return Outcome(value=function(argument), seconds=1.0)
+        return Outcome(value=function(argument))
 
     monkeypatch.setattr(Measurements, "_measured", run)
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")  # threads that wait for each other take long on busy machines
@@ -93,6 +93,7 @@ def test_every_stage_of_a_planned_dataset_gets_figures(planned: Any) -> None:
         assert stage.seconds is not None
         assert stage.seconds >= stage.unit_seconds > 0
         assert stage.gpu_memory_bytes is None
+        assert not stage.done
     training = next(s for s in found.stages if s.name == "training")
     assert training.units == 1000
     assert training.seconds == pytest.approx(1000 * training.unit_seconds)
@@ -111,6 +112,7 @@ def test_preprocessed_cases_are_used_if_the_raw_ones_are_gone(planned: Any) -> N
     found = prediction.predict_dataset(request, Workspace(workspace), System(settings=workspace))
     assert [s.seconds is not None for s in found.stages] == [False, False, True, True]
     assert found.stages[0].comment == "there are no raw images to read"
+    assert [s.done for s in found.stages] == [True, True, False, False]
 
 
 @pytest.mark.usefixtures("_here")
@@ -147,12 +149,12 @@ def sized(*shapes: tuple[int, int, int]) -> DatasetSizes:
 def test_what_one_case_took_is_extended_to_all() -> None:
     sizes = sized((10, 10, 10), (10, 10, 20), (10, 10, 30), (10, 10, 20))
     work = Workload(sizes=sizes, measured=sizes.sizes[1], measure=full_voxels, workers=2, cpus=4)
-    cost = CaseCost(start_s=1.0, seconds=2.0, base_bytes=100, peak_bytes=300)
-    stage = work.extended(Stage(name="fingerprint"), Outcome(value=cost))
+    cost = CaseCost(start_s=1.0, seconds=2.0, base_bytes=100, peak_bytes=300, shared_bytes=30, job_s=5.0)
+    stage = work.extended(Stage(name="fingerprint"), Outcome(value=cost, seconds=5.5))
     assert stage.unit_seconds == pytest.approx(2.0 * 4 / 4 / 2)  # eight thousand voxels, two processes
-    assert stage.seconds == pytest.approx(1.0 + 2.0 * 4 / 2)
+    assert stage.seconds == pytest.approx(1.0 + 2 * 0.5 + 2.0 * 4 / 2)  # two processes start one after the other
     assert stage.largest_bytes == 100 + 300
-    assert stage.memory_bytes == 100 + (100 + 300) + (100 + 200)
+    assert stage.memory_bytes == 30 + 70 + (70 + 300) + (70 + 200)
 
 
 def test_a_stage_takes_as_long_as_its_largest_case_at_least() -> None:
@@ -188,6 +190,32 @@ def test_a_dataset_of_thousands_is_sampled(planned: Any, monkeypatch: pytest.Mon
     assert sizes.num_cases == 3
     assert len(sizes.sizes) == 2
     assert sizes.total(lambda _: 1.0) == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize(
+    ("steps", "at_least", "epoch_s", "comment"),
+    [(0, True, 30.0 * 250, "did not end"), (2, False, 4.0 * 250 + 1.0 * 50, "scaled up")],
+)
+def test_a_training_that_is_cut_short_tells_what_it_knows(
+    planned: Any, monkeypatch: pytest.MonkeyPatch, steps: int, at_least: bool, epoch_s: float, comment: str
+) -> None:
+    known = TrainingCost(step_s=4.0, validation_s=1.0, steps=steps, epochs=10, iterations=250, validation_iterations=50)
+
+    def run(_self: Measurements, _function: Any, argument: Any, _most_s: float) -> Outcome[Any]:
+        if isinstance(argument, TrainingJob) and "training" in argument.scratch.name:
+            Interim(cost=known, begun=100.0).save(argument.scratch)
+        return Outcome(reason="did not end within 9 s", out_of_time=True, ended=130.0)
+
+    monkeypatch.setattr(Measurements, "_measured", run)
+    planned.fingerprint()
+    planned.preprocess()
+    found = predicted(planned, configurations=("3d_fullres",))
+    training = next(s for s in found.stages if s.name == "training")
+    assert training.at_least is at_least
+    assert training.unit_seconds == pytest.approx(epoch_s)
+    assert training.seconds == pytest.approx(10 * epoch_s)
+    assert training.comment.startswith(comment)
+    assert [s.seconds for s in found.stages if s.name != "training"] == [None] * 3
 
 
 # ---------------------------------------------------------------------- functions that run in real workers

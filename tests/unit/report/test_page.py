@@ -169,20 +169,45 @@ def test_figures_do_not_share_the_names_of_their_parts() -> None:
     assert re.search(r'id="(f\w+-a)".*url\(#\1\)', svg(mine, "caption"))
 
 
+def shown_by(html: str) -> np.ndarray:
+    """The pixels of a picture."""
+    from PIL import Image
+
+    found = re.search(r"data:image/(png|webp);base64,([^\"]+)", html)
+    assert found is not None
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(found[2]))).convert("RGB")).astype(int)
+
+
+def test_small_structures_keep_their_colour() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (200, 200, 1)).astype(np.uint8).repeat(3, axis=2)
+    image[100:104, 100:104] = (46, 204, 113)
+    red, green, blue = shown_by(picture(image, "", ""))[101:103, 101:103].mean(axis=(0, 1))
+    assert green > red + 60
+    assert green > blue + 30
+
+
+@pytest.mark.parametrize("webp", [False, True])
+def test_few_colours_and_machines_without_webp_get_png(webp: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import features
+
+    monkeypatch.setattr(features, "check", lambda _name: webp)
+    few = np.arange(200, dtype=np.uint8).reshape(10, 20, 1).repeat(3, axis=2)
+    assert np.array_equal(shown_by(picture(few, "", "")), few)
+    many = np.random.default_rng(0).integers(0, 255, (40, 40, 3)).astype(np.uint8)
+    assert np.array_equal(shown_by(picture(many, "", "")), many) != webp
+
+
 @pytest.mark.parametrize("noisy", [False, True])
 def test_a_picture_looks_like_the_image(noisy: bool) -> None:
-    from PIL import Image
 
     shades = np.linspace(0, 255, 64).astype(np.uint8)
     image = np.stack([np.tile(shades, (48, 1)), np.tile(shades[::-1], (48, 1)), np.full((48, 64), 90, np.uint8)], -1)
     if noisy:
         image = (image + np.random.default_rng(0).integers(0, 40, image.shape)).clip(0, 255).astype(np.uint8)
     html = picture(image, "caption", "alt")
-    found = re.search(r"data:image/(png|webp);base64,([^\"]+)", html)
-    assert found is not None
-    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(found[2]))).convert("RGB"))
+    shown = shown_by(html)
     assert shown.shape == image.shape
-    assert np.abs(shown.astype(int) - image).mean() < (12 if noisy else 5)
+    assert np.abs(shown - image).mean() < (12 if noisy else 5)
     assert 'width="64" height="48"' in html
 
 
@@ -192,3 +217,9 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="file"):
         write_page(tmp_path / "file" / "page.html", "x")
+
+
+def test_numbers_of_a_table_may_have_the_same_digits() -> None:
+    html = table([["a", 0.75, 3], ["b", float("nan"), 4], ["c", 1e-5, 5]], ["case", "Dice", "cases"], decimals=4)
+    assert re.findall(r"<td[^>]*>([^<]*)</td>", html)[1::3] == ["0.7500", MISSING, "0.0000"]
+    assert 'data-value="1e-05"' in html and ">3<" in html

@@ -52,4 +52,4 @@ def test_folds_by_folder_or_by_name(small: Any) -> None:
 def test_a_report_says_where_it_is(tmp_path: Path) -> None:
     result = write_report(tmp_path / "new" / "page.html", "x" * 200_000, "Dataset001")
     assert result.path.read_text() == "x" * 200_000
-    assert result.summary() == f"Report on Dataset001 (0.2 MB): {tmp_path}/new/page.html"
+    assert result.summary() == f"Report on Dataset001 (200 kB): {tmp_path}/new/page.html"

@@ -12,7 +12,8 @@ from nnunet_pt.networks.build import build_network
 from nnunet_pt.networks.memory import feature_map_size
 from nnunet_pt.plans.plans import Architecture, Plans
 from nnunet_pt.report.plans_drawings import patch_drawing, unet_drawing
-from nnunet_pt.report.plans_page import _stages, plans_report
+from nnunet_pt.report.plans_networks import network_stages
+from nnunet_pt.report.plans_page import plans_report
 
 
 def unet(axes: int, *, residual: bool, stages: int = 4) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def test_stages_add_up_to_the_size_that_planning_counts(planned: Any, residual: 
     name = {2: "2d", 3: "3d_fullres"}[axes]
     planned.plans["configurations"][name]["architecture"] = unet(axes, residual=residual)
     configuration = Plans.from_json({**planned.plans, "plans_name": "p"}, "p").configuration(name)
-    stages = _stages(configuration)
+    stages = network_stages(configuration)
     head = 5 * 16**axes
     assert sum(s.values for s in stages) + head == feature_map_size(configuration.architecture, [16] * axes, 5)
     assert [s.part for s in stages] == ["encoder"] * 3 + ["bottleneck"] + ["decoder"] * 3

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +16,10 @@ from nnunet_pt.core.errors import ImageError, StorageError
 from nnunet_pt.core.files import write_json
 from nnunet_pt.dataset.labels import Labels
 from nnunet_pt.preprocessing.store import save_case
-from nnunet_pt.report.training_cases import CaseImages, CaseSlice, _preprocessed_slice, _slice_axis, _upright, slices_of
+from nnunet_pt.report.training_cases import CaseImages, slices_of
 from nnunet_pt.report.training_overlays import RESOLUTION_DPI, draw_slice, outlines_of
 from nnunet_pt.report.training_record import TrainingRecord, read_training
+from nnunet_pt.report.training_slices import CaseSlice, preprocessed_slice, slice_axis, upright
 
 
 @pytest.fixture
@@ -51,7 +53,7 @@ def test_preprocessed_images_come_back_to_their_grid(tmp_path: Path, forward: tu
     kept[tuple(slice(*b) for b in box)] = True
     kept = kept.transpose(np.argsort(forward))
     for index in range(raw.shape[axis + 1]):
-        found = _preprocessed_slice(tmp_path, "case", axis, index, forward)
+        found = preprocessed_slice(tmp_path, "case", axis, index, forward)
         expected, there = raw.take(index, axis + 1), kept.take(index, axis)
         assert found.shape == expected.shape
         np.testing.assert_allclose(found[:, there], expected[:, there], rtol=1e-5)
@@ -62,7 +64,7 @@ def test_resampled_images_have_the_size_of_the_annotation(tmp_path: Path) -> Non
     ramp = np.broadcast_to(np.linspace(0, 1, 10, dtype=np.float32)[:, None], (1, 3, 10, 4))
     properties = {"shape_before_cropping": (6, 25, 8), "bbox_used_for_cropping": [[0, 6], [0, 25], [0, 8]]}
     save_case(tmp_path, "case", ramp, np.zeros((1, 3, 10, 4)), properties, (2, 4, 4))
-    found = _preprocessed_slice(tmp_path, "case", 0, 5, (0, 1, 2))
+    found = preprocessed_slice(tmp_path, "case", 0, 5, (0, 1, 2))
     assert found.shape == (1, 25, 8)
     np.testing.assert_allclose(found[0, :, 3], np.linspace(0, 1, 25), atol=0.06)
 
@@ -106,23 +108,23 @@ def test_files_that_do_not_fit_are_named(record: TrainingRecord, tmp_path: Path)
 
 
 def test_slices_are_cut_across_thick_ones() -> None:
-    assert _slice_axis((1.0, 1.0, 1.0), (5, 5, 5), None) == 0
-    assert _slice_axis((1.0, 1.2, 1.0), (5, 5, 5), "SPL") == 0
-    assert _slice_axis((1.0, 1.2, 1.0), (5, 5, 5), "LPS") == 2
-    assert _slice_axis((0.5, 0.5, 4.0), (5, 5, 5), "SPL") == 2
-    assert _slice_axis((999.0, 1.0, 1.0), (1, 5, 5), None) == 0
-    assert _slice_axis((1.0, 2.0, 2.0), (1, 5, 5), None) == 0
+    assert slice_axis((1.0, 1.0, 1.0), (5, 5, 5), None) == 0
+    assert slice_axis((1.0, 1.2, 1.0), (5, 5, 5), "SPL") == 0
+    assert slice_axis((1.0, 1.2, 1.0), (5, 5, 5), "LPS") == 2
+    assert slice_axis((0.5, 0.5, 4.0), (5, 5, 5), "SPL") == 2
+    assert slice_axis((999.0, 1.0, 1.0), (1, 5, 5), None) == 0
+    assert slice_axis((1.0, 2.0, 2.0), (1, 5, 5), None) == 0
 
 
 @pytest.mark.parametrize(
     ("letters", "rows_down", "columns_right"),
     [("PL", "P", "L"), ("AL", "P", "L"), ("LP", "P", "L"), ("RA", "P", "L"), ("SP", "I", "P"), ("LS", "I", "L")],
 )
-def test_slices_are_seen_upright(letters: str, rows_down: str, columns_right: str) -> None:
+def test_slices_are_seenupright(letters: str, rows_down: str, columns_right: str) -> None:
     opposite = dict(zip("SIAPRL", "ISPALR", strict=True))
     names = [[f"{letters[0] if r else opposite[letters[0]]}{letters[1] if c else opposite[letters[1]]}" for c in (0, 1)]
              for r in (0, 1)]  # fmt: skip
-    seen = _upright(np.array(names), letters)
+    seen = upright(np.array(names), letters)
     assert set(str(seen[1, 1])) == {rows_down, columns_right}  # the corner that lies farthest down and right
     assert rows_down in str(seen[1, 0]) and columns_right in str(seen[0, 1])
 
@@ -148,3 +150,32 @@ def test_regions_are_outlined_as_wholes() -> None:
     assert [(o.name, o.values) for o in outlines_of(labels, [1])] == [("whole", (1, 2))]
     assert [(o.name, o.values) for o in outlines_of(labels, [2])] == [("whole", (1, 2)), ("core", (2,))]
     assert [o.name for o in outlines_of(None, [0, 3])] == ["3"]
+
+
+def test_damaged_images_are_named(record: TrainingRecord, tmp_path: Path) -> None:
+    image = tmp_path / "preprocessed" / DATASET / "nnUNetPlans_3d_fullres" / "b.b2nd"
+    content = image.read_bytes()
+    image.write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
+    assert record.validation is not None
+    found, problems = slices_of(CaseImages.find(record, None, None), record.validation.cases)
+    assert set(found) == {"a.1"} and "b.b2nd" in problems["b"]
+
+
+def test_ct_is_shown_with_the_contrast_of_soft_tissue(record: TrainingRecord) -> None:
+    plans = json.loads((record.folder.parent / "plans.json").read_text())
+    plans["configurations"]["3d_fullres"]["normalization_schemes"] = ["CTNormalization", "CTNormalization"]
+    known = dict.fromkeys(("max", "median", "min", "percentile_00_5", "percentile_99_5"), 0.0)
+    plans["foreground_intensity_properties_per_channel"] = {"1": {**known, "mean": 40.0, "std": 100.0}}
+    write_json(record.folder.parent / "plans.json", plans)
+    ct = read_training(record.folder)
+    assert ct.validation is not None
+    assert CaseImages.find(ct, None, None).slice_of(ct.validation.cases[0]).window == (-2.0, 2.0)
+
+
+def test_zeros_outside_of_the_mask_are_dark(tmp_path: Path) -> None:
+    image = np.full((2, 2, 4, 4), -1.0, np.float32)
+    image[:, :, 0] = 0
+    properties = {"shape_before_cropping": (2, 4, 4), "bbox_used_for_cropping": [[0, 2], [0, 4], [0, 4]]}
+    save_case(tmp_path, "case", image, np.zeros((1, 2, 4, 4)), properties, (2, 4, 4))
+    found = preprocessed_slice(tmp_path, "case", 0, 0, (0, 1, 2), masked=(True, False))
+    assert (found[0, 0] == -1).all() and (found[1, 0] == 0).all()

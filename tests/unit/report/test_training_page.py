@@ -13,7 +13,9 @@ sys.path.append(str(Path(__file__).parent))
 from fold_folders import CASES, history, make_fold
 
 from nnunet_pt.core.errors import UsageError
+from nnunet_pt.report.training_figures import phase_starts
 from nnunet_pt.report.training_page import same_setting, setting_text, training_report
+from nnunet_pt.training.recipe import DEFAULT
 from nnunet_pt.training.text_log import FiguresFile
 from nnunet_pt.transfer.account import TensorTransfer, TransferPlan
 from nnunet_pt.transfer.report_files import write_report
@@ -139,3 +141,9 @@ def test_settings_as_texts() -> None:
         "0",
     ]
     assert same_setting(0.1 + 0.2, 0.3) and not same_setting(1, 2) and not same_setting(None, 0)
+
+
+def test_phases_of_a_training() -> None:
+    recipe = replace(DEFAULT, freeze=("encoder",), freeze_epochs=3, warmup_epochs=5)
+    assert phase_starts(recipe, 10) == (3, 5) and phase_starts(recipe, 4) == (3,)
+    assert phase_starts(DEFAULT, 10) == () and phase_starts(None, 10) == ()

@@ -309,6 +309,8 @@ def test_other_groups_when_continuing_need_another_optimiser(tiny: TinyTraining)
     with pytest.raises(CheckpointError, match="another optimiser") as caught:
         tiny.run("2d", continue_training=True, epochs=2, lr_factors=("encoder=0.1",))
     assert "--c -reset_optimizer" in (caught.value.remedy or "")
+    assert recorded_recipe(tiny.folder("2d")).lr_factors == ()
+    assert tiny.run("2d", continue_training=True, epochs=2).epochs == 2  # as if nothing had been tried
 
 
 # ---------------------------------------------------------------- a new optimiser, or an old one

@@ -496,6 +496,16 @@ def test_a_checkpoint_of_nnssl_without_its_plan(ft: Finetuning) -> None:
         ft.run(path)
 
 
+def test_a_network_that_is_not_known_is_refused_first(ft: Finetuning) -> None:
+    path = ft.tiny.pretrained()
+    content = torch.load(path, weights_only=True)
+    content["nnssl_adaptation_plan"]["architecture_plans"]["arch_class_name"] = "SwinUNETR"
+    torch.save(content, path)
+    with pytest.raises(NnunetError, match="'SwinUNETR'") as caught:
+        ft.run(path)
+    assert "PrimusM" in str(caught.value) and not ft.preprocessed.exists()
+
+
 def test_no_internet(ft: Finetuning, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("huggingface_hub")
     import huggingface_hub.constants as constants

@@ -16,6 +16,7 @@ import pytest
 from nnunet_pt.core import console
 from nnunet_pt.core.console import get_logger, setup_console
 from nnunet_pt.core.errors import TrainingError
+from nnunet_pt.core.json_log import JsonLog
 from nnunet_pt.core.settings import Settings
 from nnunet_pt.training import monitor as monitor_module
 from nnunet_pt.training import plots, trackers
@@ -129,6 +130,25 @@ def test_warnings_are_in_the_log_too(tmp_path: Path, capsys: pytest.CaptureFixtu
         monitor.warn("the loss is not finite")
     assert text_of(monitor) == ["WARNING: the loss is not finite"]
     assert capsys.readouterr().out == "Warning: the loss is not finite\n"
+
+
+def test_epochs_and_the_final_validation_are_events_with_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with JsonLog() as log:
+        setup_console(json_log=log)
+        with start(tmp_path) as monitor:
+            monitor.epoch_started(0, 0.00849)
+            monitor.epoch_ended(figures(0, dice_per_class=(0.75, math.nan)), new_best=True)
+            monitor.final_validation(0.7, {1: 0.8, 2: math.nan})
+    setup_console()
+    entries = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {e["event"] for e in entries} == {"progress", "epoch", "message", "validation"}
+    epoch, validation = (e for e in entries if e["event"] in ("epoch", "validation"))
+    recorded = json.loads((tmp_path / "progress.jsonl").read_text())
+    assert epoch["data"] == {**recorded, "num_epochs": 6, "new_best": True, "seconds_left": 500.0}
+    assert epoch["data"]["dice_per_class"] == {"left": 0.75, "right": None}
+    assert validation["data"] == {"mean_dice": 0.7, "dice_per_class": {"left": 0.8, "right": None}}
 
 
 def test_other_processes_write_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

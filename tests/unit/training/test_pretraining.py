@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import shutil
@@ -17,7 +18,8 @@ from torch import Tensor
 from nnunet_pt.core.errors import CheckpointError, NnunetError, PlansError, UsageError
 from nnunet_pt.training.recipes import RECIPES
 from nnunet_pt.training.trainer import Trainer
-from nnunet_pt.transfer.source import sha256_of
+from nnunet_pt.transfer.account import TransferPlan
+from nnunet_pt.transfer.source import PretrainedSource, sha256_of
 
 TRAINER = "PretrainedTrainer"
 STEM = "encoder.stages.0.0.convs.0.conv.weight"
@@ -243,6 +245,24 @@ def test_the_file_is_not_needed_later(tiny: TinyTraining) -> None:
     assert all(torch.equal(before[n], first.weights[n]) for n in before)
     run(tiny, continue_training=True, reset_optimizer=True)
     assert "transfer_report.json" in {p.name for p in folder(tiny).iterdir()}
+
+
+def test_what_was_read_is_not_kept_in_memory(tiny: TinyTraining) -> None:
+    """Neither the file's tensors nor the functions that make new values from them."""
+
+    class Looking(First):
+        alive: ClassVar[list[TransferPlan]]
+
+        def train_step(self, data: Tensor, targets: list[Tensor]) -> Tensor:
+            gc.collect()
+            self.alive.extend(o for o in gc.get_objects() if type(o) in (TransferPlan, PretrainedSource))
+            return super().train_step(data, targets)
+
+    tiny.pretrained()
+    looking = type("Looking", (Looking,), {"weights": {}, "rates": [], "alive": []})
+    options: dict[str, Any] = {"trainer": TRAINER, "plans_name": PRETRAINED_PLANS, "of_plans": True}
+    tiny.run("3d_fullres", 0, trainer_class=looking, recipe=SHORT, **options)
+    assert looking.rates and looking.alive == []
 
 
 def test_options_change_the_recorded_recipe(tiny: TinyTraining) -> None:

@@ -179,6 +179,50 @@ def test_a_name_belongs_to_one_checkpoint(three: Any, write: Write) -> None:
     assert adapt(three, other.with_name("moved.pth")).path == result.path  # the same checkpoint elsewhere
 
 
+def edit(path: Path, change: Callable[[Any], None]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_edited_plans_are_kept(three: Any, write: Write, caplog: pytest.LogCaptureFixture) -> None:
+    checkpoint = write()
+    path = adapt(three, checkpoint).path
+    assert not caplog.records
+    written = path.read_text()
+    edit(path, lambda plans: plans["configurations"]["3d_fullres"].update(batch_size=5))
+    edit(path, lambda plans: plans["pretrain_info"].update(pt_used_patchsize=[24, 24, 24]))
+    moved = checkpoint.rename(checkpoint.with_name("moved.pth"))
+    result = adapt(three, moved)
+    assert "configurations.3d_fullres.batch_size, pretrain_info.pt_used_patchsize" in caplog.text
+    assert "--force" in caplog.text and str(path) in caplog.text
+    there = Plans.load(path)
+    assert there == result.plans and there.configuration("3d_fullres").batch_size == 5
+    assert there.pretrain_info is not None and there.pretrain_info.pt_used_patchsize == (24, 24, 24)
+    assert there.pretrain_info.checkpoint_path == str(moved)
+    moved.rename(checkpoint)
+    adapt(three, checkpoint, force=True)
+    assert path.read_text() == written
+
+
+def test_damaged_plans_are_written_anew(three: Any, write: Write, caplog: pytest.LogCaptureFixture) -> None:
+    path = adapt(three, write()).path
+    written = path.read_text()
+    path.write_text("{")
+    assert adapt(three, write()).path.read_text() == written and not caplog.records
+
+
+def test_plans_for_another_network_are_not_kept(three: Any, write: Write) -> None:
+    """A name of plans that keep the dataset's own network does not say which plans they were made from."""
+    path = dynamic(three, write()).path
+    network = "configurations.3d_fullres.architecture.arch_kwargs.n_stages"
+    edit(path, lambda plans: plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"].update(n_stages=9))
+    with pytest.raises(UsageError, match="for another network") as caught:
+        dynamic(three, write())
+    assert network in str(caught.value) and "--force" in (caught.value.remedy or "")
+    assert made(dynamic(three, write(), force=True)) == made(dynamic(three, write()))
+
+
 def test_dynamic_plans_share_the_datasets_own_data(three: Any, write: Write) -> None:
     three.preprocess()
     result = dynamic(three, write())

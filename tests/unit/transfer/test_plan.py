@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,34 @@ def test_input_channels_by_name() -> None:
         assert all(torch.allclose(a, b, atol=1e-4) for a, b in pairs)
 
 
+def cascade(channels: tuple[str, ...], labels: tuple[str, ...]) -> dict[str, Any]:
+    """What nnU-Net says about the second stage of a cascade."""
+    return {
+        "channel_names": channels,
+        "configuration": "3d_cascade_fullres",
+        "plans": {"configurations": {"3d_cascade_fullres": {"previous_stage": "3d_lowres"}}},
+        "dataset_json": {
+            "channel_names": {str(number): name for number, name in enumerate(channels)},
+            "labels": {"background": 0, **{name: number for number, name in enumerate(labels, 1)}},
+            "numTraining": 1,
+            "file_ending": ".nii.gz",
+        },
+    }
+
+
+def test_inputs_of_a_cascade_by_name() -> None:
+    """The labels of the first stage are inputs with names, too."""
+    source, target = unet(channels=3), unet(channels=4)
+    read = source_of(source, **cascade(("T1",), ("liver", "spleen")))
+    transfer(target, read, target_channels=("FLAIR", "T1", "previous stage: spleen", "previous stage: liver"))
+    name = "encoder.stages.0.0.convs.0.conv.weight"
+    theirs, ours = source.get_parameter(name), target.get_parameter(name)
+    assert torch.allclose(ours[:, 1:], theirs[:, [0, 2, 1]] * 3 / 4)
+    assert torch.allclose(ours.sum(1), theirs.sum(1), atol=1e-6)
+    assert read.input_names == ("T1", "previous stage: liver", "previous stage: spleen")
+    assert replace(read, configuration="2d").input_names == ("T1",)
+
+
 @pytest.mark.parametrize("axes", ["shuffled", "more", "fewer"])
 def test_heads_by_label_name(axes: str) -> None:
     theirs = ("background", "liver", "kidney left", "spleen")
@@ -317,6 +346,19 @@ def test_too_little_is_refused_with_the_account(policy: Policy) -> None:
     )
     assert all(torch.equal(before[n], t) for n, t in target.state_dict().items())
     assert transfer(target, source, policy, allow_little=True).share() == 0
+
+
+@pytest.mark.parametrize(("wider", "refused"), [(2, False), (20, True)])
+def test_much_wider_layers_stay_random(wider: int, refused: bool) -> None:
+    """All of their tensors get something, but that is next to nothing."""
+    source, target = source_of(unet(features=(2, 3, 4))), unet(features=(2 * wider, 3 * wider, 4 * wider))
+    plan = plan_transfer(target, source, policy="adapt", settings=TransferSettings(allow_little=True))
+    encoder = [t for t in plan.tensors if t.part == "encoder"]
+    assert all(t.action == "adapted" for t in encoder) and (plan.too_little is not None) == refused
+    if refused:
+        assert plan.too_little is not None and plan.too_little.startswith(f"0 of {len(encoder)} tensors")
+        with pytest.raises(CheckpointError, match="too little"):
+            plan_transfer(target, source, policy="adapt")
 
 
 def test_wrapped_names_without_a_description() -> None:

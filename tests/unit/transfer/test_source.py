@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 import struct
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunet_pt.core.errors import CheckpointError
+from nnunet_pt.transfer import source
 from nnunet_pt.transfer.checkpoint import Checkpoint, write_checkpoint
 from nnunet_pt.transfer.source import read_source, sha256_of
 
@@ -262,3 +264,19 @@ def test_truncated(tmp_path: Path, raw_writer: Write) -> None:
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(CheckpointError, match="truncated"):
         read_source(path)
+
+
+def test_digests_are_remembered_until_the_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"first")
+    assert sha256_of(path) == hashlib.sha256(b"first").hexdigest()
+    path.write_bytes(b"other")  # as long as before, perhaps at the same time
+    assert sha256_of(path) == hashlib.sha256(b"other").hexdigest()
+    monkeypatch.setattr(source, "_UNTOUCHED_NS", -1)
+    reads: list[Path] = []
+    monkeypatch.setattr(source, "_digest", lambda p: f"{len(reads)}{reads.append(p)}")
+    assert sha256_of(path) == sha256_of(path) and reads == [path]
+    os.utime(path, ns=(1, 1))
+    sha256_of(path)
+    assert reads == [path, path]
+    source._known_digest.cache_clear()
