@@ -23,6 +23,7 @@ set -eo pipefail
 set -u
 job=${SLURM_JOB_ID:-none}
 log=${SLURM_ARRAY_JOB_ID:-$job}
+task=$log${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}  # of an array's last task, $job alone would mean the whole array
 node=${SLURMD_NODENAME:-$(hostname)}
 state=@states@/${SLURM_JOB_NAME:-$(basename "$0" .sh)}${SLURM_ARRAY_TASK_ID:+.$SLURM_ARRAY_TASK_ID}
 near_limit=""
@@ -44,14 +45,13 @@ trap at_exit EXIT
 # Run a command. When the time limit comes near, it is told to save and end, and this job is queued again
 run() {
     local status=0
-    tell=TERM
-    if [ "$1" = srun ]; then tell=USR1; fi  # which srun passes on; at TERM it would kill
     if [ -n "$near_limit" ]; then queue_again; fi
     echo "\$ $*"
     "$@" &
     command=$!
-    trap 'near_limit=yes; kill -s "$tell" "$command" 2> /dev/null || true' USR1
-    trap 'kill -s "$tell" "$command" 2> /dev/null || true' TERM
+    told=$1
+    trap 'near_limit=yes; save_and_end' USR1
+    trap save_and_end TERM
     while kill -0 "$command" 2> /dev/null; do wait "$command" || true; done  # a signal ends this wait, too
     wait "$command" || status=$?
     trap 'near_limit=yes' USR1
@@ -60,13 +60,16 @@ run() {
     if [ -n "$near_limit" ]; then queue_again; fi
     exit "$status"
 }
+save_and_end() {  # at TERM, srun would kill what it has started; SLURM can tell it to all but srun and this script
+    if [ "$told" = srun ]; then scancel --signal=TERM "$task"; else kill -s TERM "$command"; fi 2> /dev/null || true
+}
 queue_again() {
     if [ "${SLURM_RESTART_COUNT:-0}" -ge 100 ]; then
         echo "Error: this job was queued again 100 times. Ask for a longer --time, then submit it again." >&2
         exit 1
     fi
     note requeued
-    if ! scontrol requeue "$job"; then
+    if ! scontrol requeue "$task"; then
         echo "Error: SLURM does not queue this job again. What is done is saved: submit it again to go on." >&2
         exit 1
     fi

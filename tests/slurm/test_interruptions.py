@@ -52,6 +52,15 @@ def test_a_training_saves_before_its_time_limit_and_goes_on_afterwards(planned: 
     finish_continued(planned, folder, starts=2)
 
 
+def test_a_training_on_two_nodes_saves_before_its_time_limit(planned: World) -> None:
+    folder = planned.write(*WAITING, "-nodes", "2")
+    planned.submit(folder)
+    planned.wait(folder, until=lambda _: (planned.root / "trains").exists())
+    planned.run("scancel", "--batch", "--signal=USR1", job_of(planned, TRAIN))  # as SLURM does near the limit
+    planned.wait(folder, until=lambda now: "requeued" in states(now, TRAIN))
+    finish_continued(planned, folder, starts=2)
+
+
 def test_a_job_that_is_queued_again_by_hand_goes_on(planned: World) -> None:
     folder = begin_training(planned)
     planned.run("scontrol", "requeue", job_of(planned, TRAIN))
@@ -85,9 +94,8 @@ def test_a_killed_command_is_told_with_the_end_of_its_log(planned: World) -> Non
     task = found.steps[3].tasks[0]
     assert task.why == "exit status 137" and task.lines
     (planned.root / "go").touch()
-    planned.run("sbatch", *found.steps[3].again().split()[1:], "--wait", PWD=str(folder)) if False else None
-    planned.submit(folder)
-    planned.finish(folder)
+    planned.run("bash", "-c", f"cd {folder} && {(found.steps[3].again() or '').replace('sbatch', 'sbatch --wait')}")
+    assert epochs(planned) == [0, 1, 2]
 
 
 # The real command, until there is a first case; then it stands still

@@ -104,18 +104,21 @@ def test_near_the_time_limit_the_command_saves_and_the_job_is_queued_again(job: 
     process.communicate(timeout=30)
     assert process.returncode == 0
     assert job.lines("signals") == ["TERM"]
-    assert job.lines("requeued") == ["requeue 12"]
+    assert job.lines("requeued") == ["requeue 11_1"]
     assert job.noted()[0] == "requeued"
 
 
-def test_srun_is_told_by_the_signal_that_it_passes_on(job: Job) -> None:
-    commands(job.root / "bin", {"srun": f"shift\n{COMMAND}"})
+def test_what_srun_has_started_is_told_by_slurm(job: Job) -> None:
+    scancel = 'echo "$@" >> ../../cancelled; kill -s USR2 "$(cat ../../srun)"'
+    srun = f"echo $$ > ../../srun; shift; trap 'exit 143' USR2\n{COMMAND}"
+    commands(job.root / "bin", {"srun": srun, "scancel": scancel})
     text = job.script.read_text().replace("run nnUNetv2_train", "run srun -n2 nnUNetv2_train")
     job.script.write_text(text, encoding="utf-8")
     process = job.start(WAIT="1")
     process.send_signal(signal.SIGUSR1)
     process.communicate(timeout=30)
-    assert (process.returncode, job.lines("signals"), job.noted()[0]) == (0, ["USR1"], "requeued")
+    assert (process.returncode, job.lines("signals"), job.noted()[0]) == (0, [], "requeued")
+    assert (job.lines("cancelled"), job.lines("requeued")) == (["--signal=TERM 11_1"], ["requeue 11_1"])
 
 
 def test_a_command_that_finishes_near_the_time_limit_is_done(job: Job) -> None:
