@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -314,6 +315,8 @@ def execute(args: Namespace) -> Outcome:
 
 def train_as_asked(wanted: TrainRequest) -> Outcome:
     """Train and validate what was asked for."""
+    # Before torch is imported; when a connection is closed, it prints pages, and we say who was lost
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from nnunet_pt.core.settings import Workspace
     from nnunet_pt.training.run import train
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nnunet_pt.core.errors import SettingsError
@@ -36,6 +36,8 @@ class Launch:
         address: Host where the processes meet.
         port: Port where they meet.
         launcher: "torchrun" or "srun".
+        machine: Name of this machine, as the cluster calls it.
+        has_store: Whether the launcher holds the store where the processes meet; otherwise process 0 does.
     """
 
     rank: int
@@ -45,6 +47,8 @@ class Launch:
     address: str
     port: int
     launcher: str
+    machine: str = field(default_factory=lambda: os.uname().nodename)
+    has_store: bool = False
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str]) -> Launch | None:
@@ -53,6 +57,7 @@ class Launch:
         A batch script of SLURM stands alone, too, whatever the number of tasks of its job is: only within a step that
         ``srun`` started with several tasks there are other processes to wait for.
         """
+        machine = env.get("SLURMD_NODENAME") or os.uname().nodename
         if env.get("RANK") and env.get("WORLD_SIZE"):
             return cls(
                 rank=_number(env, "RANK"),
@@ -62,6 +67,8 @@ class Launch:
                 address=env.get("MASTER_ADDR") or "localhost",
                 port=_number(env, "MASTER_PORT", default=29500),
                 launcher="torchrun",
+                machine=machine,
+                has_store=env.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
             )
         if _number(env, "SLURM_STEP_NUM_TASKS", default=1) > 1 and env.get("SLURM_PROCID"):
             job = _number(env, "SLURM_JOB_ID") * 7 + _number(env, "SLURM_STEP_ID")
@@ -74,6 +81,7 @@ class Launch:
                 address=env.get("MASTER_ADDR") or first_host(nodes),
                 port=_number(env, "MASTER_PORT", default=20000 + job % 20000),
                 launcher="srun",
+                machine=machine,
             )
         return None
 
