@@ -238,16 +238,18 @@ def processes(values: list[int] | None, configurations: list[str]) -> int | tupl
     return tuple(values)
 
 
-def check_datasets(datasets: Iterable[int | str], workspace: Workspace) -> None:
+def check_datasets(datasets: Iterable[int | str], workspace: Workspace) -> tuple[str, ...]:
     """Complain about a dataset that does not exist before hours are spent on those before it.
+
+    Returns:
+        Their names.
 
     Raises:
         DatasetError: If there is no such dataset.
     """
     from nnunet_pt.dataset.cases import resolve_dataset_name
 
-    for dataset in datasets:
-        resolve_dataset_name(dataset, workspace)
+    return tuple(resolve_dataset_name(dataset, workspace) for dataset in datasets)
 
 
 def dataset_reference(text: str) -> int | str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nnunet_pt.cli import _arguments as arguments
+from nnunet_pt.cli import _case_executor as case_executor
 from nnunet_pt.cli._run import Outcome, run
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ def build_parser() -> ArgumentParser:
     )
     arguments.add_parts(parser)
     arguments.add_memory(parser)
+    case_executor.add_dask(parser)
     arguments.add_output(parser)
     return parser
 
@@ -64,9 +67,10 @@ def execute(args: Namespace) -> Outcome:
     from nnunet_pt.core.settings import Workspace
     from nnunet_pt.planning.fingerprint_extractor import extract_fingerprint
 
-    workspace = Workspace.from_environment()
+    workspace = case_executor.absolute(Workspace.from_environment())
     arguments.check_datasets(args.d, workspace)
-    return Outcome.of(extract_fingerprint(request, workspace) for request in requests(args))
+    with case_executor.dataset_executor(args, workspace) as executor:
+        return Outcome.of(extract_fingerprint(replace(r, executor=executor), workspace) for r in requests(args))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from nnunet_pt.core.parts import WHOLE, Part, PartNotes, names_in
 from nnunet_pt.core.registry import Registry
 from nnunet_pt.core.resources import default_num_processes
 from nnunet_pt.core.settings import Workspace
-from nnunet_pt.core.workers import CaseFailure, CaseTask, map_cases, map_in_threads
+from nnunet_pt.core.workers import CaseFailure, CaseTask, Executor, map_cases, map_in_threads
 from nnunet_pt.dataset.cases import Case, resolve_dataset_name, training_cases
 from nnunet_pt.dataset.description import FILE_NAME as DATASET_FILE
 from nnunet_pt.dataset.description import DatasetDescription
@@ -60,6 +60,7 @@ class FingerprintRequest:
         extractor: Name of the fingerprint extractor.
         num_parts: Number of processes that share the cases, see :mod:`nnunet_pt.core.parts`.
         part_id: Number of this process.
+        executor: Where the cases are worked on instead of in ``num_processes`` processes of this machine.
 
     Raises:
         UsageError: If there is no such part, or it is to start over alone.
@@ -75,6 +76,7 @@ class FingerprintRequest:
     extractor: str = "DatasetFingerprintExtractor"
     num_parts: int = 1
     part_id: int = 0
+    executor: Executor | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         self.part.require_no_clean(self.clean)
@@ -160,6 +162,7 @@ def _extract(request: FingerprintRequest, workspace: Workspace) -> FingerprintRe
             num_workers=num_processes,
             max_ram_gb=request.max_ram_gb,
             progress=request.progress,
+            executor=request.executor,
             report_path=target / REPORT_NAME,
         )
     path, parts = target / FINGERPRINT_FILE, target / _PARTS_FOLDER
@@ -227,6 +230,7 @@ def _measure(
             description=description,
             on_failure=request.on_failure,
             progress=request.progress,
+            executor=request.executor,
         )
     finally:
         for folder in {job.part.parent for job in jobs}:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +15,7 @@ from nnunet_pt.core.parts import WHOLE, Part, PartNotes
 from nnunet_pt.core.registry import Registry
 from nnunet_pt.core.resources import available_cpus
 from nnunet_pt.core.settings import Workspace
-from nnunet_pt.core.workers import CaseFailure, CaseTask, map_cases, map_in_threads
+from nnunet_pt.core.workers import CaseFailure, CaseTask, Executor, map_cases, map_in_threads
 from nnunet_pt.dataset.cases import Case, resolve_dataset_name, training_cases
 from nnunet_pt.dataset.description import FILE_NAME as DATASET_FILE
 from nnunet_pt.dataset.description import DatasetDescription
@@ -64,6 +64,7 @@ class PreprocessRequest:
             other chunks, which takes a little longer to read.
         num_parts: Number of processes that share the cases, see :mod:`nnunet_pt.core.parts`.
         part_id: Number of this process.
+        executor: Where the cases are worked on instead of in ``num_processes`` processes of this machine.
 
     Raises:
         UsageError: If there is no such part, or it is to start over alone.
@@ -81,6 +82,7 @@ class PreprocessRequest:
     any_layout: bool = False
     num_parts: int = 1
     part_id: int = 0
+    executor: Executor | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         self.part.require_no_clean(self.clean)
@@ -243,7 +245,10 @@ def _preprocess_configuration(
         current, damaged = _sort_out(manifest, digests, own, folder, read=request.verify)
         _remove_stale(manifest, folder, mine - current)
     todo = [c for c in own if c.identifier not in current]
-    threads = max(1, available_cpus() // max(1, min(num_processes, len(todo))))
+    if request.executor is None:
+        threads = max(1, available_cpus() // max(1, min(num_processes, len(todo))))
+    else:
+        threads = request.executor.threads
     tasks = [
         CaseTask(
             case=case.identifier,
@@ -261,6 +266,7 @@ def _preprocess_configuration(
             description=f"Preprocessing {target.name} {name}",
             on_failure=request.on_failure,
             progress=request.progress,
+            executor=request.executor,
             on_result=lambda _, record: manifest.add(record),
         )
     finally:

@@ -29,6 +29,9 @@ FROZEN = {
         -np positive_integer+
         --max_ram_gb positive_float
         --continue_on_error flag
+        --dask str
+        --dask_slurm positive_integer
+        -cluster Path
         --verbose flag
         --no_pbar flag
         --json_log flag
@@ -43,6 +46,9 @@ FROZEN = {
         -part_id natural = 0
         --max_ram_gb positive_float
         --continue_on_error flag
+        --dask str
+        --dask_slurm positive_integer
+        -cluster Path
         --verbose flag
         --no_pbar flag
         --json_log flag
@@ -69,6 +75,9 @@ FROZEN = {
         -part_id natural = 0
         --max_ram_gb positive_float
         --continue_on_error flag
+        --dask str
+        --dask_slurm positive_integer
+        -cluster Path
         --verbose flag
         --no_pbar flag
         --json_log flag

@@ -1,0 +1,111 @@
+"""Workers of Dask as jobs of SLURM, for as long as a command runs."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nnunet_pt.cluster import slurm
+from nnunet_pt.cluster.dask_checks import SharedFolders, client_of, quiet
+from nnunet_pt.cluster.dask_executor import DaskExecutor
+from nnunet_pt.cluster.settings import ClusterSettings, Resources
+from nnunet_pt.core.console import get_logger
+from nnunet_pt.core.errors import UsageError, WorkerError
+from nnunet_pt.core.executor import Executor
+
+PATIENCE_S = 24 * 3600.0
+LOGS = "dask_slurm_logs"
+_MEMORY_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_DEFAULT_CPUS, _DEFAULT_MEMORY = 8, "48G"
+
+_log = get_logger(__name__)
+
+
+@contextlib.contextmanager
+def slurm_executor(num_jobs: int, settings: ClusterSettings, folders: SharedFolders) -> Iterator[Executor]:
+    """Submit jobs that work on cases; they are cancelled in the end.
+
+    Args:
+        num_jobs: How many jobs.
+        settings: What each asks for: that of the kind ``cases``.
+        folders: What the jobs must see.
+
+    Raises:
+        UsageError: If there is no SLURM on this machine.
+        UnknownNameError: If there is no such partition.
+        WorkerError: If SLURM refuses the jobs, or they cannot be used.
+    """
+    if not slurm.has_slurm():
+        raise UsageError(
+            "Jobs cannot be submitted from this machine: it has no sbatch.",
+            remedy="log in to the cluster and run the command there; or start workers yourself and use --dask ADDRESS",
+        )
+    wanted = settings.resources["cases"]
+    slurm.check_partitions(tuple((wanted.partition or "").split(",")) if wanted.partition else ())
+    logs = Path.cwd() / LOGS
+    with contextlib.ExitStack() as stack:
+        cluster = stack.enter_context(_cluster(num_jobs, settings, wanted, logs))
+        _log.info("Submitted %d jobs to SLURM; their logs are in %s", num_jobs, logs)
+        executor = DaskExecutor(
+            client_of(cluster),
+            folders,
+            name=f"Dask on {num_jobs} jobs of SLURM",
+            advice=f"the jobs wait in the queue (squeue --me), or have failed (see {logs})",
+            patience_s=PATIENCE_S,
+        )
+        yield stack.enter_context(executor)
+
+
+@contextlib.contextmanager
+def _cluster(num_jobs: int, settings: ClusterSettings, wanted: Resources, logs: Path) -> Iterator[Any]:
+    from dask_jobqueue import SLURMCluster
+
+    quiet()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Dask's own, about ports and the like
+        cluster = SLURMCluster(
+            cores=wanted.cpus or _DEFAULT_CPUS,
+            processes=1,
+            memory=memory_bytes(wanted.mem or _DEFAULT_MEMORY),
+            job_mem=wanted.mem or _DEFAULT_MEMORY,
+            queue=wanted.partition,
+            account=wanted.account,
+            walltime=wanted.time,
+            python=shlex.quote(sys.executable),
+            job_name="nnunet_dask",
+            job_script_prologue=_prologue(settings),
+            job_extra_directives=list(wanted.options),
+            log_directory=str(logs),
+            scheduler_options={"dashboard": False},
+        )
+    try:
+        try:
+            cluster.scale(jobs=num_jobs)
+            cluster.sync(cluster._correct_state)
+        except RuntimeError as error:
+            raise WorkerError(
+                "SLURM does not accept the jobs.",
+                found=str(error).strip(),
+                remedy="correct partition, account, cpus, mem, time and options in the file given as -cluster",
+            ) from error
+        yield cluster
+    finally:
+        cluster.close(timeout=60)
+
+
+def _prologue(settings: ClusterSettings) -> list[str]:
+    lines = [f"module load {' '.join(map(shlex.quote, settings.modules))}"] if settings.modules else []
+    if settings.venv is not None:
+        lines.append(f"source {shlex.quote(str(settings.venv / 'bin' / 'activate'))}")
+    return [*lines, *settings.setup]
+
+
+def memory_bytes(text: str) -> int:
+    """Memory as SLURM writes it, in bytes; without a unit these are megabytes."""
+    unit = text[-1].upper()
+    return int(text[:-1]) * _MEMORY_UNITS[unit] if unit in _MEMORY_UNITS else int(text) * _MEMORY_UNITS["M"]
