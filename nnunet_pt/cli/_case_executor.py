@@ -96,7 +96,8 @@ def case_executor(args: Namespace, folders: Callable[[], SharedFolders]) -> Iter
         return
     name = f"The Dask cluster at {args.dask}"
     advice = f"start some on machines that see the same folders:  dask worker {args.dask}"
-    with DaskExecutor(connected(args.dask), folders(), name=name, advice=advice) as executor:
+    seen = folders()
+    with DaskExecutor(connected(args.dask), seen, name=name, advice=advice) as executor:
         yield executor
 
 

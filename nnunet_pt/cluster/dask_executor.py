@@ -29,8 +29,10 @@ R = TypeVar("R")
 
 POLL_S = 1.0
 ANSWER_S = 30.0
+ATTEMPTS = 3
 PATIENCE_S = 600.0
 SAY_AGAIN_S = 30.0
+QUIET_S = 10.0  # a worker that died is usually started again by its nanny
 SHARE_OF_MEMORY = 0.8  # the estimates are estimates
 
 _log = get_logger(__name__)
@@ -92,6 +94,7 @@ class DaskExecutor:
         name: What the cluster is called in messages.
         advice: What to do if there are no workers.
         patience_s: How long to wait for workers while there are none.
+        are_coming: Whether there may still be some.
 
     Raises:
         WorkerError: If there are no workers, or one of them cannot be used.
@@ -105,12 +108,14 @@ class DaskExecutor:
         name: str,
         advice: str,
         patience_s: float = PATIENCE_S,
+        are_coming: Callable[[], bool] = lambda: True,
     ) -> None:
         self._client = client
         self._folders = folders
         self._name = name
         self._advice = advice
         self._patience_s = patience_s
+        self._are_coming = are_coming
         self._session = secrets.token_hex(8)
         self._lock = threading.RLock()
         self._workers: dict[str, _Worker] = {}
@@ -216,8 +221,7 @@ class DaskExecutor:
         Raises:
             WorkerError: If there are none for too long, or one of the first cannot be used.
         """
-        began = said = time.monotonic()
-        told = False
+        waiting = _Waiting(self)
         while True:
             threads = self._ask(self._client.scheduler.ncores)
             wrong = self._add(threads)
@@ -228,21 +232,28 @@ class DaskExecutor:
                 raise first
             if self._workers:
                 break
-            now = time.monotonic()
-            if now - began > self._patience_s:
-                raise self._no_workers()
-            if not told or now - said > SAY_AGAIN_S:
-                _log.info("%s has no workers yet: %s", self._name, self._advice)
-                told, said = True, now
+            waiting.go_on()
             self._closing.wait(POLL_S)
         machines = _counted(len({w.facts.host for w in self._workers.values()}), "machine")
         workers, cases = _counted(len(self._workers), "worker"), _counted(self.slots, "case")
         _log.info("%s: %s on %s, %s at a time", self._name, workers, machines, cases)
 
-    def _no_workers(self) -> WorkerError:
-        return WorkerError(
-            f"{self._name} has no workers.", found=f"none within {self._patience_s:.0f} s", remedy=self._advice
-        )
+    def without_workers(self, seconds: float, *, tell: bool) -> None:
+        """Say that there are no workers.
+
+        Args:
+            seconds: Since when.
+            tell: Whether it is time to say so.
+
+        Raises:
+            WorkerError: If that has lasted too long, or none are coming.
+        """
+        none_come = tell and not self._are_coming()
+        if none_come or seconds > self._patience_s:
+            found = "none are coming" if none_come else f"none within {self._patience_s:.0f} s"
+            raise WorkerError(f"{self._name} has no workers.", found=found, remedy=self._advice)
+        if tell:
+            _log.info("%s has no workers: %s", self._name, self._advice)
 
     def _add(self, threads: dict[str, int]) -> dict[str, NnunetError]:
         """Use workers that are new; gives those that cannot be used, with the reason."""
@@ -262,7 +273,8 @@ class DaskExecutor:
 
     def _watch(self) -> None:
         """Follow the workers as they come and go."""
-        last_seen = time.monotonic()
+        waiting = _Waiting(self, quiet_s=QUIET_S)
+        failed = 0
         while not self._closing.wait(POLL_S):
             try:
                 threads = self._ask(self._client.scheduler.ncores)
@@ -270,15 +282,19 @@ class DaskExecutor:
                     self._lose(address)
                 for error in self._add(threads).values():
                     _log.warning("%s\nIt is not used; the others go on.", error)
-            except Exception as error:
-                if not self._closing.is_set():
+                failed = 0
+                if self._workers:
+                    waiting = _Waiting(self, quiet_s=QUIET_S)
+                else:
+                    waiting.go_on()
+            except NnunetError as error:
+                self._give_up(error)
+                return
+            except Exception as error:  # a busy scheduler may answer the next time
+                failed += 1
+                if failed == ATTEMPTS and not self._closing.is_set():
                     self._give_up(_scheduler_lost(self._name, error))
-                return
-            if self._workers:
-                last_seen = time.monotonic()
-            elif time.monotonic() - last_seen > self._patience_s:
-                self._give_up(self._no_workers())
-                return
+                    return
             with self._lock:
                 self._dispatch()
 
@@ -382,6 +398,23 @@ class DaskExecutor:
             sent.future.set_exception(raised)
         else:
             sent.future.set_result(value)
+
+
+class _Waiting:
+    """Waits for workers, and says so now and then."""
+
+    def __init__(self, executor: DaskExecutor, quiet_s: float = 0.0) -> None:
+        self._executor = executor
+        self._began = time.monotonic()
+        self._say_at = self._began + quiet_s
+
+    def go_on(self) -> None:
+        """To be called again and again while there are none; raises as :meth:`DaskExecutor.without_workers`."""
+        now = time.monotonic()
+        tell = now >= self._say_at
+        self._executor.without_workers(now - self._began, tell=tell)
+        if tell:
+            self._say_at = now + SAY_AGAIN_S
 
 
 def _result_of(remote: DaskFuture[CallResult], worker: str) -> tuple[CallResult, BaseException | None]:

@@ -7,6 +7,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,10 @@ def slurm_executor(num_jobs: int, settings: ClusterSettings, folders: SharedFold
             client_of(cluster),
             folders,
             name=f"Dask on {num_jobs} jobs of SLURM",
-            advice=f"the jobs wait in the queue (squeue --me), or have failed (see {logs})",
+            advice=f"the jobs wait (squeue --me), have failed, or have reached their time limit (see {logs}); the same "
+            "command continues",
             patience_s=PATIENCE_S,
+            are_coming=partial(_are_queued, cluster),
         )
         yield stack.enter_context(executor)
 
@@ -64,6 +67,7 @@ def slurm_executor(num_jobs: int, settings: ClusterSettings, folders: SharedFold
 @contextlib.contextmanager
 def _cluster(num_jobs: int, settings: ClusterSettings, wanted: Resources, logs: Path) -> Iterator[Any]:
     from dask_jobqueue import SLURMCluster
+    from distributed import Status
 
     quiet()
     with warnings.catch_warnings():
@@ -85,17 +89,28 @@ def _cluster(num_jobs: int, settings: ClusterSettings, wanted: Resources, logs: 
         )
     try:
         try:
-            cluster.scale(jobs=num_jobs)
-            cluster.sync(cluster._correct_state)
+            while len(cluster.worker_spec) < num_jobs:
+                cluster.worker_spec.update(cluster.new_worker_spec())
+            cluster.sync(cluster._correct_state)  # "scale" would not tell whether SLURM has taken them
         except RuntimeError as error:
+            for job in cluster.workers.values():
+                if job.job_id is None:  # or closing would complain about it
+                    job.status = Status.failed
             raise WorkerError(
                 "SLURM does not accept the jobs.",
-                found=str(error).strip(),
+                found=str(error).partition("stderr:")[2].strip() or str(error).strip(),
                 remedy="correct partition, account, cpus, mem, time and options in the file given as -cluster",
             ) from error
         yield cluster
     finally:
         cluster.close(timeout=60)
+
+
+def _are_queued(cluster: Any) -> bool:
+    """Whether SLURM still has the jobs; they may also have ended without becoming workers."""
+    queue = slurm.queued_tasks()
+    jobs = {job.job_id for job in cluster.workers.values()}
+    return queue is None or any(task.job in jobs for task in queue)
 
 
 def _prologue(settings: ClusterSettings) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 from nnunet_pt.core.console import get_logger
 from nnunet_pt.core.errors import NnunetError, PredictionError
 from nnunet_pt.core.files import storage_errors
-from nnunet_pt.core.workers import CaseTask, map_cases
+from nnunet_pt.core.workers import CaseTask, Executor, map_cases
 from nnunet_pt.dataset.cases import listed, shortened
 from nnunet_pt.dataset.images.base import FloatImage, Properties, rounded
 from nnunet_pt.dataset.images.registry import reader_writer_by_name
@@ -173,6 +173,7 @@ def evaluate_folder(
     chill: bool = False,
     num_processes: int = 0,
     progress: bool = True,
+    executor: Executor | None = None,
 ) -> Summary:
     """Compare all segmentations of a folder with the references of the same names.
 
@@ -184,13 +185,14 @@ def evaluate_folder(
         chill: Accept references without a prediction.
         num_processes: Worker processes; 0 works in this process.
         progress: Show the progress.
+        executor: Where the cases are compared instead of in processes of this machine.
 
     Raises:
         PredictionError: If there is no prediction, or predictions or references are missing; all are named.
         NnunetError: If files cannot be read or do not fit together; all are named.
     """
     pairs = find_pairs(reference_folder, prediction_folder, settings, cases=cases, chill=chill)
-    return Summary.of(compare_pairs(pairs, num_processes=num_processes, progress=progress))
+    return Summary.of(compare_pairs(pairs, num_processes=num_processes, progress=progress, executor=executor))
 
 
 def find_pairs(
@@ -223,6 +225,7 @@ def compare_pairs(
     num_processes: int = 0,
     progress: bool = True,
     on_result: Callable[[str, CaseMetrics], None] | None = None,
+    executor: Executor | None = None,
 ) -> list[CaseMetrics]:
     """Compare segmentations with their references; see :func:`evaluate_folder`.
 
@@ -231,6 +234,7 @@ def compare_pairs(
         num_processes: Worker processes; 0 works in this process.
         progress: Show the progress.
         on_result: Called in this process with the name of each case and its metrics.
+        executor: Where the cases are compared instead of in processes of this machine.
     """
 
     def pass_on(case: str, result: CaseMetrics | NnunetError) -> None:
@@ -244,6 +248,7 @@ def compare_pairs(
         num_workers=num_processes,
         description="Evaluating",
         progress=progress,
+        executor=executor,
         on_result=pass_on,
     )
     errors = [r for r in outcome.results.values() if isinstance(r, NnunetError)]

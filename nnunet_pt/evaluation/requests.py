@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nnunet_pt.core.console import get_logger
 from nnunet_pt.core.errors import DatasetError, PredictionError, UsageError
+from nnunet_pt.core.executor import Executor
 from nnunet_pt.core.files import storage_errors
 from nnunet_pt.core.parts import WHOLE, Part
 from nnunet_pt.core.resources import default_num_processes
@@ -41,6 +42,7 @@ class EvaluateRequest:
         progress: Show the progress.
         num_parts: Number of processes that share the cases, see :mod:`nnunet_pt.core.parts`.
         part_id: Number of this process.
+        executor: Where the cases are compared instead of in ``num_processes`` processes of this machine.
 
     Raises:
         UsageError: If the output is not called ``.json``, or there is no such part.
@@ -56,6 +58,7 @@ class EvaluateRequest:
     progress: bool = True
     num_parts: int = 1
     part_id: int = 0
+    executor: Executor | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         Part(number=self.part_id, total=self.num_parts)  # complains if there is no such part
@@ -123,9 +126,10 @@ def evaluate(request: EvaluateRequest) -> Evaluation:
             chill=request.chill,
             num_processes=processes,
             progress=request.progress,
+            executor=request.executor,
         )
     else:
-        found = shared.run(num_processes=processes, progress=request.progress)
+        found = shared.run(num_processes=processes, progress=request.progress, executor=request.executor)
         if not isinstance(found, Summary):
             return Evaluation(result=None, path=path, names=request.names, part=request.part, missing_parts=found)
         summary = found

@@ -5,12 +5,14 @@ The metrics of each case are kept in ``<summary>.parts`` beside the summary unti
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nnunet_pt.core.errors import StorageError
+from nnunet_pt.core.executor import Executor
 from nnunet_pt.core.files import digest_of, read_json, remove_leftovers, write_json
 from nnunet_pt.core.parts import Part, PartNotes, names_in
 from nnunet_pt.evaluation.metrics import EvaluationSettings, Pair, compare_pairs, find_pairs, segmentations
@@ -49,8 +51,13 @@ class SharedEvaluation:
         self.folder = summary.with_suffix(".parts")
         self._values = _settings_values(settings)
 
-    def run(self, *, num_processes: int, progress: bool) -> Summary | tuple[int, ...]:
+    def run(self, *, num_processes: int, progress: bool, executor: Executor | None = None) -> Summary | tuple[int, ...]:
         """Compare the cases of this part that are not compared yet.
+
+        Args:
+            num_processes: Worker processes; 0 works in this process.
+            progress: Show the progress.
+            executor: Where the cases are compared instead of in processes of this machine.
 
         Returns:
             The summary, or the numbers of the parts that are missing; none if other processes did this part, too, and
@@ -60,23 +67,24 @@ class SharedEvaluation:
             NnunetError: As for :func:`~nnunet_pt.evaluation.metrics.evaluate_folder`.
             UsageError: If other parts were begun that cannot be put together with this one.
         """
+        compare = partial(compare_pairs, num_processes=num_processes, progress=progress, executor=executor)
         ending = self.settings.file_ending
         names = {name.removesuffix(ending) for name in segmentations(self.references, ending)}
         notes = PartNotes(self.folder, self.part, {"settings": self._values, "references": sorted(names)})
         if self.part.is_whole:
-            return self._run(notes, names, num_processes, progress)
+            return self._run(notes, names, compare)
         notes.begin()
         try:
-            found = self._run(notes, names, num_processes, progress)
+            found = self._run(notes, names, compare)
         except StorageError:
             if not notes.overtaken():
                 raise
             return ()
         return found if isinstance(found, Summary) or not notes.overtaken() else ()
 
-    def _run(self, notes: PartNotes, names: set[str], num_processes: int, progress: bool) -> Summary | tuple[int, ...]:
+    def _run(self, notes: PartNotes, names: set[str], compare: Callable[..., object]) -> Summary | tuple[int, ...]:
         remove_leftovers(self.folder)
-        self._compare(self._pairs(set(self.part.own(names))), num_processes, progress)
+        self._compare(self._pairs(set(self.part.own(names))), compare)
         if not self.part.is_whole:
             notes.finish()
             if missing := self._missing(names):
@@ -101,12 +109,10 @@ class SharedEvaluation:
             own &= self._predicted()
         return find_pairs(self.references, self.predictions, self.settings, cases=own) if own else []
 
-    def _compare(self, pairs: Sequence[Pair], num_processes: int, progress: bool) -> None:
+    def _compare(self, pairs: Sequence[Pair], compare: Callable[..., object]) -> None:
         todo = {pair.case: (pair, _stamp(pair, self._values)) for pair in pairs if self._stored(pair) is None}
-        compare_pairs(
+        compare(
             [pair for pair, _ in todo.values()],
-            num_processes=num_processes,
-            progress=progress,
             on_result=lambda case, result: write_json(self._file(case), _to_json(result, todo[case][1])),
         )
 

@@ -310,6 +310,9 @@ FROZEN = {
         -np positive_integer
         -num_parts positive_integer = 1
         -part_id natural = 0
+        --dask str
+        --dask_slurm positive_integer
+        -cluster Path
         --chill flag
         --surface flag
         -nsd_tolerance_mm positive_float+
@@ -326,6 +329,9 @@ FROZEN = {
         -np positive_integer
         -num_parts positive_integer = 1
         -part_id natural = 0
+        --dask str
+        --dask_slurm positive_integer
+        -cluster Path
         --chill flag
         --surface flag
         -nsd_tolerance_mm positive_float+
