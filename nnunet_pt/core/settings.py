@@ -103,6 +103,29 @@ def first_host(node_list: str) -> str:
     return re.sub(r"\[([^],-]+)[^]]*\]", r"\1", first.group())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlurmJob:
+    """The job of SLURM that this process belongs to.
+
+    Attributes:
+        name: Its number; of an array job ARRAY_TASK, since the number of an array's last task means the whole array.
+        restarts: How often SLURM has started it again.
+    """
+
+    name: str
+    restarts: int = 0
+
+    @classmethod
+    def from_environment(cls, env: Mapping[str, str]) -> SlurmJob | None:
+        """Read the variables of SLURM; None if there are none."""
+        name = env.get("SLURM_JOB_ID")
+        if not name:
+            return None
+        if env.get("SLURM_ARRAY_JOB_ID") and env.get("SLURM_ARRAY_TASK_ID"):
+            name = f"{env['SLURM_ARRAY_JOB_ID']}_{env['SLURM_ARRAY_TASK_ID']}"
+        return cls(name=name, restarts=_number(env, "SLURM_RESTART_COUNT"))
+
+
 @dataclass(frozen=True, slots=True)
 class ColourWishes:
     """What the environment says about coloured output.
@@ -152,6 +175,8 @@ class Settings:
             ``SLURM_MEM_PER_CPU`` times ``SLURM_CPUS_ON_NODE``.
         pretrained_models: ``nnssl_pretrained_models``, where downloaded checkpoints go.
         launch: How this process was started as one of several; None if it stands alone.
+        node_scratch: ``SLURM_TMPDIR``, a folder of the job on a disk of its node.
+        slurm_job: The job of SLURM that this process belongs to, if it does.
     """
 
     raw: Path | None = None
@@ -171,6 +196,8 @@ class Settings:
     job_memory_mb: int | None = None
     pretrained_models: Path | None = None
     launch: Launch | None = None
+    node_scratch: Path | None = None
+    slurm_job: SlurmJob | None = None
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -204,6 +231,8 @@ class Settings:
             job_memory_mb=_job_memory_mb(env),
             pretrained_models=_folder(env, "nnssl_pretrained_models"),
             launch=Launch.from_environment(env),
+            node_scratch=_folder(env, "SLURM_TMPDIR"),
+            slurm_job=SlurmJob.from_environment(env),
         )
 
 

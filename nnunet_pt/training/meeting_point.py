@@ -33,10 +33,10 @@ def meeting_host(launch: Launch) -> str:
         address = slurm_address(host)
         if address is not None and _is_known(address):
             return address
-    raise TrainingError(
-        f"The processes cannot meet at {host}: this machine does not know its address.",
-        remedy="set MASTER_ADDR to the address of the machine where process 0 runs",
-    )
+    problem = f"The processes cannot meet at {host}: {launch.machine} does not know its address."
+    if launch.rank and launch.launcher == "srun":  # process 0 does not know it either, and says more
+        raise TrainingError(problem)
+    raise TrainingError(problem, remedy="set MASTER_ADDR to the address of the machine where process 0 runs")
 
 
 def slurm_address(node: str) -> str | None:

@@ -96,6 +96,7 @@ FROZEN = {
         --val_best flag
         --disable_checkpointing flag
         -device str
+        --requeue flag
         -reset_optimizer,--reset_optimizer flag
         -transfer str
         -transfer_layers str+ = ()
@@ -116,6 +117,7 @@ FROZEN = {
         -precision str
         -augment_on str = cpu
         -save_every_minutes _minutes = 10.0
+        -scratch _scratch
         --tensorboard flag
         --verbose flag
         --no_pbar flag
@@ -139,6 +141,7 @@ FROZEN = {
         --val_best flag
         --disable_checkpointing flag
         -device str
+        --requeue flag
         -reset_optimizer,--reset_optimizer flag
         -transfer str
         -transfer_layers str+ = ()
@@ -158,6 +161,7 @@ FROZEN = {
         -precision str
         -augment_on str = cpu
         -save_every_minutes _minutes = 10.0
+        -scratch _scratch
         --tensorboard flag
         --verbose flag
         --no_pbar flag
@@ -444,6 +448,7 @@ FROZEN = {
         -precision str
         -augment_on str = cpu
         -save_every_minutes _minutes = 10.0
+        -scratch _scratch
         --tensorboard flag
         --verbose flag
         --no_pbar flag

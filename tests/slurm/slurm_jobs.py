@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -55,11 +56,13 @@ class World:
         root: Holds the three folders, the folder of the jobs and the trainers.
         setup: Lines of bash at the beginning of each job.
         options: More options of sbatch for all jobs.
+        seen: Since when jobs that are queued again were seen to wait.
     """
 
     root: Path
     setup: list[str] = field(default_factory=list)
     options: list[str] = field(default_factory=list)
+    seen: dict[str, float] = field(default_factory=dict)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -112,13 +115,24 @@ class World:
             pytest.fail(f"it did not happen:\n{found.text()}\n{self.logs(folder)}")
         return found
 
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Wait until something is so."""
+        end = time.monotonic() + PATIENCE_S / 10
+        while not condition():
+            assert time.monotonic() < end, self.run("scontrol", "show", "job")
+            time.sleep(0.2)
+
     def hurry(self, folder: Path) -> None:
-        """Let jobs that are queued again begin at once; SLURM makes them wait for two minutes."""
+        """Let jobs that are queued again begin soon; SLURM makes them wait for two minutes."""
         queue = self.run("squeue", "--noheader", "--states=PENDING", "--format=%i|%r|%Z")
         for line in queue.splitlines():
             job, reason, where = line.split("|", 2)
             if reason == "BeginTime" and Path(where) == folder.resolve():
-                subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=False)
+                # Not in the second in which it was stopped: SLURM would take it for the job that must not go on
+                if time.monotonic() - self.seen.setdefault(job, time.monotonic()) > 1.5:
+                    subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=False)
+            else:
+                self.seen.pop(job, None)
 
     def logs(self, folder: Path) -> str:
         return "\n".join(f"--- {p.name}\n{p.read_text()}" for p in sorted((folder / "logs").iterdir()))
@@ -138,6 +152,17 @@ class World:
             for p in sorted((root / folder).rglob("*"))
             if p.is_file() and not p.name.endswith(".manifest.jsonl") and not p.name.startswith(".")
         }
+
+
+def processes_of(world: World) -> list[int]:
+    """The trainings that run in a workspace."""
+    done = subprocess.run(["pgrep", "-f", "nnunet_pt.cli.train "], capture_output=True, text=True, check=False)
+    found = []
+    for pid in map(int, done.stdout.split()):
+        with contextlib.suppress(OSError):  # it may be gone by now
+            if Path(f"/proc/{pid}/cwd").resolve() == world.root.resolve():
+                found.append(pid)
+    return found
 
 
 def states(found: WorkflowStatus, step: str | None = None) -> list[str]:
