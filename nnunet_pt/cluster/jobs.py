@@ -281,7 +281,8 @@ class _Maker:
         """A training that continues if there is something to continue."""
         wanted = self.cluster.resources["training"]
         together = wanted.nodes > 1
-        program = ["nnUNetv2_train", *words]
+        scratch = [] if self.cluster.scratch is None else ["-scratch", self.cluster.scratch]
+        program = ["nnUNetv2_train", *words, *scratch]
         if together:
             program = ["srun", "--cpus-per-task=$SLURM_CPUS_PER_TASK", *program]
         elif wanted.num_gpus > 1:

@@ -71,6 +71,7 @@ class ClusterSettings:
         modules: Environment modules to load.
         venv: Virtual environment to activate.
         setup: More lines of bash at the beginning of each job.
+        scratch: Folder on a disk of each node to which trainings copy their cases; may contain variables of bash.
     """
 
     resources: Mapping[Kind, Resources] = field(default_factory=lambda: dict(_USUAL))
@@ -79,6 +80,7 @@ class ClusterSettings:
     modules: tuple[str, ...] = ()
     venv: Path | None = None
     setup: tuple[str, ...] = ()
+    scratch: str | None = None
 
     def __post_init__(self) -> None:
         for kind, wanted in self.resources.items():
@@ -155,6 +157,10 @@ def _is_word(value: object) -> bool:
     return isinstance(value, str) and re.fullmatch(r"[\w.,@:/+=-]+", value) is not None
 
 
+def _is_folder(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"""[^\s"'`\\()]+""", value) is not None
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
@@ -200,6 +206,7 @@ _OWN: Mapping[str, _Check] = {
     "modules": (_is_lines, 'names, like ["python/3.12", "cuda/12.4"]'),
     "venv": (lambda value: isinstance(value, (str, Path)), 'a folder, or "" for none'),
     "setup": (_is_lines, "lines of bash"),
+    "scratch": (_is_folder, 'a folder like "/scratch" or "$TMPDIR", or "none"'),
 }
 _ALL: Mapping[str, _Check] = {**_COMMON, **_OWN}
 

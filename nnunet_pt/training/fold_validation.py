@@ -116,6 +116,7 @@ def _request(task: TrainingTask) -> ValidationRequest:
         labels=task.labels,
         file_ending=task.description.file_ending,
         preprocessed=task.dataset_folder,
+        data_folder=task.reading_folder,
         cases=task.split.val,
         fold_folder=task.output_folder,
         mirror_axes=task.mirror_axes or (),

@@ -60,6 +60,7 @@ class ValidationRequest:
         mirror_axes: Axes of the patch along which predictions of the mirrored image are averaged.
         save_probabilities: Write probabilities, too.
         previous_stage_folder: In a cascade the folder with the previous stage's segmentations of the cases.
+        data_folder: Where the cases are read from, if not from the preprocessed dataset.
         num_processes: How many cases may be written, and later compared, at the same time.
     """
 
@@ -73,6 +74,7 @@ class ValidationRequest:
     mirror_axes: tuple[int, ...] = ()
     save_probabilities: bool = False
     previous_stage_folder: Path | None = None
+    data_folder: Path | None = None
     num_processes: int = 1
 
     @property
@@ -200,7 +202,7 @@ class _Validation:
         self._configuration = request.configuration
         self._reader_writer = reader_writer_by_name(request.plans.image_reader_writer)
         self._source = PatchSource(
-            request.preprocessed / self._configuration.data_identifier,
+            request.data_folder or request.preprocessed / self._configuration.data_identifier,
             cases,
             previous_stage_folder=request.previous_stage_folder,
         )

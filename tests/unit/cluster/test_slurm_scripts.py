@@ -95,6 +95,13 @@ def test_several_gpus_of_one_node_need_no_srun(tmp_path: Path) -> None:
     assert "srun" not in text and "-num_gpus 2" in text
 
 
+@pytest.mark.parametrize(("folder", "word"), [("/local/$USER", '"/local/$USER"'), ("none", "none"), (None, None)])
+def test_trainings_copy_their_cases_to_a_disk_of_the_node(tmp_path: Path, folder: str | None, word: str | None) -> None:
+    text = written(tmp_path, cluster(scratch=folder)).scripts[3].read_text()
+    assert text.count("-scratch ") == (0 if word is None else 2)
+    assert word is None or f"-scratch {word} " in text
+
+
 def test_a_training_on_all_cases_is_no_array_and_compares_nothing(tmp_path: Path) -> None:
     found = workflow(make_workspace(tmp_path), folds=("all",))
     assert [step.name for step in found.steps][-1] == "train_16_3d_fullres"

@@ -135,3 +135,14 @@ def test_the_own_environment_is_used_unless_the_file_says_otherwise(tmp_path: Pa
 def test_gpus_need_as_many_cpus_on_several_nodes() -> None:
     with pytest.raises(SettingsError, match="fewer CPUs than GPUs"):
         load(cpus=2, training={"nodes": 2, "gpus": "4"})
+
+
+@pytest.mark.parametrize("text", ["a b", 'a"b', "$(date)", ""])
+def test_what_is_no_folder_on_a_node_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(SettingsError, match="scratch is"):
+        load(toml(tmp_path, f"scratch = {text!r}"))
+
+
+def test_a_folder_on_a_node_may_have_variables(tmp_path: Path) -> None:
+    assert load(toml(tmp_path, 'scratch = "/local/$USER"')).scratch == "/local/$USER"
+    assert load().scratch is None
