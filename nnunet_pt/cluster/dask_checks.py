@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,13 +59,12 @@ def require_dask(purpose: str, *, jobs: bool = False) -> None:
     Raises:
         UsageError: With the command that installs it.
     """
-    try:
-        import distributed  # noqa: F401
-
-        if jobs:
-            import dask_jobqueue  # noqa: F401
-    except ImportError as error:
-        raise UsageError(f"{purpose} needs packages that are not installed.", found=error, remedy=INSTALL) from error
+    needed = ("distributed", "dask_jobqueue") if jobs else ("distributed",)
+    missing = [name for name in needed if find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"{purpose} needs packages that are not installed.", found=f"no {' and no '.join(missing)}", remedy=INSTALL
+        )
 
 
 def connected(address: str) -> Client:

@@ -94,7 +94,7 @@ class DaskExecutor:
         name: What the cluster is called in messages.
         advice: What to do if there are no workers.
         patience_s: How long to wait for workers while there are none.
-        are_coming: Whether there may still be some.
+        news: Tells what those do that are to come, or None if none are; by default that is not known.
 
     Raises:
         WorkerError: If there are no workers, or one of them cannot be used.
@@ -108,14 +108,14 @@ class DaskExecutor:
         name: str,
         advice: str,
         patience_s: float = PATIENCE_S,
-        are_coming: Callable[[], bool] = lambda: True,
+        news: Callable[[], str | None] = lambda: "",
     ) -> None:
         self._client = client
         self._folders = folders
         self._name = name
         self._advice = advice
         self._patience_s = patience_s
-        self._are_coming = are_coming
+        self._news = news
         self._session = secrets.token_hex(8)
         self._lock = threading.RLock()
         self._workers: dict[str, _Worker] = {}
@@ -248,12 +248,12 @@ class DaskExecutor:
         Raises:
             WorkerError: If that has lasted too long, or none are coming.
         """
-        none_come = tell and not self._are_coming()
-        if none_come or seconds > self._patience_s:
-            found = "none are coming" if none_come else f"none within {self._patience_s:.0f} s"
+        news = self._news() if tell else ""
+        if news is None or seconds > self._patience_s:
+            found = "none are coming" if news is None else f"none within {self._patience_s:.0f} s"
             raise WorkerError(f"{self._name} has no workers.", found=found, remedy=self._advice)
         if tell:
-            _log.info("%s has no workers: %s", self._name, self._advice)
+            _log.info("%s has no workers: %s", self._name, news or self._advice)
 
     def _add(self, threads: dict[str, int]) -> dict[str, NnunetError]:
         """Use workers that are new; gives those that cannot be used, with the reason."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import signal
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -56,18 +58,19 @@ def slurm_executor(num_jobs: int, settings: ClusterSettings, folders: SharedFold
             client_of(cluster),
             folders,
             name=f"Dask on {num_jobs} jobs of SLURM",
-            advice=f"the jobs wait (squeue --me), have failed, or have reached their time limit (see {logs}); the same "
-            "command continues",
+            advice=f"see in {logs} why the jobs ended; after that, the same command continues",
             patience_s=PATIENCE_S,
-            are_coming=partial(_are_queued, cluster),
+            news=partial(_queue, cluster),
         )
         yield stack.enter_context(executor)
 
 
 @contextlib.contextmanager
 def _cluster(num_jobs: int, settings: ClusterSettings, wanted: Resources, logs: Path) -> Iterator[Any]:
-    from dask_jobqueue import SLURMCluster
     from distributed import Status
+
+    with _ctrl_c_as_before():
+        from dask_jobqueue import SLURMCluster
 
     quiet()
     with warnings.catch_warnings():
@@ -106,11 +109,25 @@ def _cluster(num_jobs: int, settings: ClusterSettings, wanted: Resources, logs: 
         cluster.close(timeout=60)
 
 
-def _are_queued(cluster: Any) -> bool:
-    """Whether SLURM still has the jobs; they may also have ended without becoming workers."""
-    queue = slurm.queued_tasks()
+@contextlib.contextmanager
+def _ctrl_c_as_before() -> Iterator[None]:
+    """Importing dask_jobqueue lets Ctrl-C end the process without a word, as if all was done; not in this block."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if before is not None and signal.getsignal(signal.SIGINT) is not before:
+            signal.signal(signal.SIGINT, before)
+
+
+def _queue(cluster: Any) -> str | None:
+    """What the jobs do; None if SLURM has none of them any more, so that they have ended without becoming workers."""
     jobs = {job.job_id for job in cluster.workers.values()}
-    return queue is None or any(task.job in jobs for task in queue)
+    queue = slurm.queued_tasks()
+    if queue is None:
+        return "SLURM does not say what its jobs do"
+    states = Counter(f"{task.state} ({task.reason})" for task in queue if task.job in jobs)
+    return ", ".join(f"{number} {state}" for state, number in states.items()) or None
 
 
 def _prologue(settings: ClusterSettings) -> list[str]:

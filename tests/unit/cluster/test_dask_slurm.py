@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,13 +23,20 @@ pytestmark = pytest.mark.xdist_group("dask")
 
 # Runs a job at once, in the background
 SBATCH = """
-number=$(($(cat "$HERE/number" 2> /dev/null || echo 100) + 1)); echo "$number" > "$HERE/number"
+number=101
+until mkdir "$HERE/$number" 2> /dev/null; do number=$((number + 1)); done  # they come at the same time
 cp "${@: -1}" "$HERE/job_$number.sh"
 (trap '' HUP; exec setsid bash "$HERE/job_$number.sh" > "$HERE/job_$number.out" 2>&1) &
 echo $! > "$HERE/job_$number.pid"
 echo "Submitted batch job $number"
 """
 SCANCEL = 'for job in "$@"; do echo "$job" >> "$HERE/cancelled"; kill -- "-$(cat "$HERE/job_$job.pid")"; done'
+SQUEUE = """
+for file in "$HERE"/job_*.pid; do
+    job=${file##*_}
+    if kill -0 "$(cat "$file")" 2> /dev/null; then echo "${job%.pid}|N/A|RUNNING|None|nnunet_dask|$HERE"; fi
+done
+"""
 SETTINGS = """
 partition = "short"
 account = "brain"
@@ -47,7 +55,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder in which the stand-ins note what they do."""
     monkeypatch.setenv("HERE", str(tmp_path))
     monkeypatch.setenv("BASH_FUNC_module%%", '() { echo "$2" >> "$HERE/modules"; }')
-    scripts = {"sbatch": SBATCH, "scancel": SCANCEL, "sinfo": "echo short; echo long"}
+    scripts = {"sbatch": SBATCH, "scancel": SCANCEL, "squeue": SQUEUE, "sinfo": "echo short; echo long"}
     monkeypatch.setenv("PATH", commands(tmp_path / "bin", scripts))
     paths = [str(dask_tasks.PROJECT), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
@@ -70,8 +78,10 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def test_jobs_work_on_cases_and_are_cancelled(slurm: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
     tasks = [CaseTask(case=str(i), argument=i) for i in range(6)]
     with slurm_executor(2, settings(slurm), SharedFolders(written=slurm)) as executor:  # type: ignore[arg-type]
+        assert signal.getsignal(signal.SIGINT) is before
         wait_for(lambda: executor.slots == 4)
         assert executor.ram_bytes == pytest.approx(2 * 0.8 * 2**30, rel=1e-3)
         done = map_cases(
@@ -91,6 +101,19 @@ def test_jobs_work_on_cases_and_are_cancelled(slurm: Path) -> None:
     assert sorted((slurm / "cancelled").read_text().split()) == ["101", "102"]
     pids = [file.read_text().strip() for file in slurm.glob("job_*.pid")]
     wait_for(lambda: not any(Path("/proc", pid).exists() for pid in pids))
+
+
+def test_jobs_that_end_at_once(slurm: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(dask_executor, "SAY_AGAIN_S", 0.1)
+    caplog.set_level("INFO")
+    began = time.monotonic()
+    with (
+        pytest.raises(WorkerError, match="has no workers") as caught,
+        slurm_executor(2, settings(slurm, setup=["sleep 1; exit 1"]), SharedFolders(written=slurm)),  # type: ignore[arg-type]
+    ):
+        pass
+    assert caught.value.found == "none are coming" and "dask_slurm_logs" in str(caught.value.remedy)
+    assert "has no workers: 2 RUNNING (None)" in caplog.text and time.monotonic() - began < 20
 
 
 def test_jobs_that_slurm_refuses(slurm: Path) -> None:
