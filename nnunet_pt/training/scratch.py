@@ -155,8 +155,8 @@ def _copy(place: Place, task: TrainingTask, cases: Collection[str], processes: P
                 )
 
         copy_all(files, _stamps(task.data_folder), on_wait)
-    seconds = time.monotonic() - started
-    return f"Copied {len(files)} files ({size / _GB:.2f} GB in {duration(seconds)}; {there} were there) {where}"
+    took = duration(time.monotonic() - started)
+    return f"Copied {len(files)} files ({size / _MB:,.0f} MB in {took}; {there} were there) {where}"
 
 
 def _own_folder(folder: Path) -> Path:

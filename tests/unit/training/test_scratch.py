@@ -15,6 +15,7 @@ import pytest
 import torch
 from tiny_training import CASES, TinyTraining, checkpoint, figures, text_log
 
+from nnunet_pt.cli.train import main
 from nnunet_pt.core import files as core_files
 from nnunet_pt.core.errors import StorageError, TrainingStopped
 from nnunet_pt.core.resources import is_in_memory
@@ -326,3 +327,24 @@ def test_where_copies_go(tiny: TinyTraining, tmp_path: Path) -> None:
     assert own is not None and not own.automatic and own.folder == Path.home() / "x"
     assert Settings.from_environment({"SLURM_TMPDIR": str(tmp_path)}).node_scratch == tmp_path
     assert Settings.from_environment({}).node_scratch is None
+
+
+def test_the_command(
+    tiny: TinyTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node, settings = tmp_path / "node", tiny.workspace.settings
+    node.mkdir()
+    for name in ("raw", "preprocessed", "results"):
+        monkeypatch.setenv(f"nnUNet_{name}", str(getattr(settings, name)))
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    monkeypatch.setenv("SLURM_TMPDIR", str(node))
+    options = {"-tr": "nnUNetTrainer_1epoch", "-iterations": "1", "-device": "cpu", "-precision": "fp32"}
+    line = ["7", "3d_fullres", "0", *(word for option in options.items() for word in option), "--no_pbar"]
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000))
+        assert main([*line, "-scratch", str(tmp_path / "disk")]) == 1
+    error = capsys.readouterr().err
+    assert "0.00 GB free" in error and "to do:    delete copies of other trainings" in error
+    assert main(line) == 0
+    assert f"to {node} ($SLURM_TMPDIR), from where this training reads" in capsys.readouterr().out
+    assert len(list(node.rglob("*.b2nd"))) == 12
