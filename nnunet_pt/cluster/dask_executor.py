@@ -6,7 +6,6 @@ import contextlib
 import pickle
 import secrets
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from dataclasses import dataclass, field
@@ -14,7 +13,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nnunet_pt.cluster.dask_checks import SharedFolders, look_at
-from nnunet_pt.cluster.dask_worker import Call, CallResult, WorkerFacts, end_session, run_call
+from nnunet_pt.cluster.dask_crew import Absence, Crew, DaskWorkerLost, Member, Waiting
+from nnunet_pt.cluster.dask_worker import Call, CallResult, end_session, run_call
 from nnunet_pt.core.console import get_logger
 from nnunet_pt.core.errors import NnunetError, WorkerError
 from nnunet_pt.core.executor import Executor, WorkerDied
@@ -31,44 +31,9 @@ POLL_S = 1.0
 ANSWER_S = 30.0
 ATTEMPTS = 3
 PATIENCE_S = 600.0
-SAY_AGAIN_S = 30.0
 QUIET_S = 10.0  # a worker that died is usually started again by its nanny
-SHARE_OF_MEMORY = 0.8  # the estimates are estimates
 
 _log = get_logger(__name__)
-
-
-class DaskWorkerLost(WorkerDied):
-    """The worker of Dask that worked on a case is gone: killed, its machine lost, or its job at its end."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(None, None, "What it did last is in the log of the worker or of its job.")
-        self.name = name
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.name,))
-
-    def __str__(self) -> str:
-        return f"the Dask worker {self.name} was lost"
-
-
-@dataclass(kw_only=True, eq=False)
-class _Worker:
-    """A worker that may be used."""
-
-    address: str
-    facts: WorkerFacts
-    slots: int
-    running: int = 0
-    ram_used: int = 0
-
-    @property
-    def name(self) -> str:
-        return f"{self.address} on {self.facts.host}"
-
-    @property
-    def ram(self) -> int:
-        return int(SHARE_OF_MEMORY * self.facts.memory_bytes)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -78,7 +43,7 @@ class _Sent:
     request: bytes
     ram_bytes: int
     future: Future[Any] = field(default_factory=Future)
-    worker: _Worker | None = None
+    worker: Member | None = None
     remote: DaskFuture[CallResult] | None = None
 
 
@@ -112,13 +77,10 @@ class DaskExecutor:
     ) -> None:
         self._client = client
         self._folders = folders
-        self._name = name
-        self._advice = advice
-        self._patience_s = patience_s
-        self._news = news
+        self._absence = Absence(name=name, advice=advice, patience_s=patience_s, news=news)
         self._session = secrets.token_hex(8)
         self._lock = threading.RLock()
-        self._workers: dict[str, _Worker] = {}
+        self._crew = Crew()
         self._refused: set[str] = set()
         self._sent: list[_Sent] = []
         self._trouble: NnunetError | None = None
@@ -144,19 +106,19 @@ class DaskExecutor:
         with self._lock:
             if self._trouble is not None:
                 raise self._trouble
-            return max(1, sum(w.slots for w in self._workers.values()))
+            return max(1, self._crew.slots)
 
     @property
     def threads(self) -> int:
         """Threads for each call where there are fewest."""
         with self._lock:
-            return min((self._threads_on(w) for w in self._workers.values()), default=1)
+            return self._crew.threads
 
     @property
     def ram_bytes(self) -> int | None:
         """Most of the memory of all workers together."""
         with self._lock:
-            return sum(w.ram for w in self._workers.values()) or None
+            return self._crew.ram_bytes or None
 
     def submit(self, function: Callable[[A], R], argument: A, ram_bytes: int = 0) -> Future[R]:
         """Send ``function(argument)`` to a worker.
@@ -205,7 +167,7 @@ class DaskExecutor:
 
     def _close_client(self) -> None:
         with self._lock:
-            addresses = list(self._workers)
+            addresses = list(self._crew.members)
         with contextlib.suppress(Exception):  # scheduler and workers may be gone
             if addresses and self._trouble is None:
                 self._ask(self._client.scheduler.ncores)
@@ -221,7 +183,7 @@ class DaskExecutor:
         Raises:
             WorkerError: If there are none for too long, or one of the first cannot be used.
         """
-        waiting = _Waiting(self)
+        waiting = Waiting(self._absence)
         while True:
             threads = self._ask(self._client.scheduler.ncores)
             wrong = self._add(threads)
@@ -230,61 +192,38 @@ class DaskExecutor:
                 if others:
                     _log.error("%d more Dask workers cannot be used: %s", len(others), ", ".join(list(wrong)[1:]))
                 raise first
-            if self._workers:
+            if self._crew:
                 break
             waiting.go_on()
             self._closing.wait(POLL_S)
-        machines = _counted(len({w.facts.host for w in self._workers.values()}), "machine")
-        workers, cases = _counted(len(self._workers), "worker"), _counted(self.slots, "case")
-        _log.info("%s: %s on %s, %s at a time", self._name, workers, machines, cases)
-
-    def without_workers(self, seconds: float, *, tell: bool) -> None:
-        """Say that there are no workers.
-
-        Args:
-            seconds: Since when.
-            tell: Whether it is time to say so.
-
-        Raises:
-            WorkerError: If that has lasted too long, or none are coming.
-        """
-        news = self._news() if tell else ""
-        if news is None or seconds > self._patience_s:
-            found = "none are coming" if news is None else f"none within {self._patience_s:.0f} s"
-            raise WorkerError(f"{self._name} has no workers.", found=found, remedy=self._advice)
-        if tell:
-            _log.info("%s has no workers: %s", self._name, news or self._advice)
+        _log.info("%s: %s", self._absence.name, self._crew.summary())
 
     def _add(self, threads: dict[str, int]) -> dict[str, NnunetError]:
         """Use workers that are new; gives those that cannot be used, with the reason."""
-        new = [a for a in threads if a not in self._workers and a not in self._refused]
+        new = [a for a in threads if a not in self._crew.members and a not in self._refused]
         if not new:
             return {}
         usable, wrong = look_at(self._client, new, self._folders, self._marker)
         with self._lock:
             self._refused |= set(wrong)
             for address, said in usable.items():
-                self._workers[address] = _Worker(address=address, facts=said, slots=max(1, threads[address]))
+                self._crew.members[address] = Member(address=address, facts=said, slots=max(1, threads[address]))
         return wrong
-
-    def _threads_on(self, worker: _Worker) -> int:
-        together = sum(w.slots for w in self._workers.values() if w.facts.machine == worker.facts.machine)
-        return max(1, worker.facts.cpus // together)
 
     def _watch(self) -> None:
         """Follow the workers as they come and go."""
-        waiting = _Waiting(self, quiet_s=QUIET_S)
+        waiting = Waiting(self._absence, quiet_s=QUIET_S)
         failed = 0
         while not self._closing.wait(POLL_S):
             try:
                 threads = self._ask(self._client.scheduler.ncores)
-                for address in [a for a in self._workers if a not in threads]:
+                for address in [a for a in self._crew.members if a not in threads]:
                     self._lose(address)
                 for error in self._add(threads).values():
                     _log.warning("%s\nIt is not used; the others go on.", error)
                 failed = 0
-                if self._workers:
-                    waiting = _Waiting(self, quiet_s=QUIET_S)
+                if self._crew:
+                    waiting = Waiting(self._absence, quiet_s=QUIET_S)
                 else:
                     waiting.go_on()
             except NnunetError as error:
@@ -293,14 +232,14 @@ class DaskExecutor:
             except Exception as error:  # a busy scheduler may answer the next time
                 failed += 1
                 if failed == ATTEMPTS and not self._closing.is_set():
-                    self._give_up(_scheduler_lost(self._name, error))
+                    self._give_up(_scheduler_lost(self._absence.name, error))
                     return
             with self._lock:
                 self._dispatch()
 
     def _lose(self, address: str) -> None:
         with self._lock:
-            worker = self._workers.pop(address)
+            worker = self._crew.members.pop(address)
             lost = [s for s in self._sent if s.worker is worker]
             self._sent = [s for s in self._sent if s.worker is not worker]
         for sent in lost:
@@ -327,25 +266,11 @@ class DaskExecutor:
         reserved: set[str] = set()
         self._sent = [s for s in self._sent if s.worker is not None or not s.future.cancelled()]
         for sent in [s for s in self._sent if s.worker is None]:
-            free = [w for w in self._workers.values() if w.running < w.slots and w.address not in reserved]
-            fitting = [w for w in free if sent.ram_bytes <= w.ram - w.ram_used]
-            largest = max(self._workers.values(), key=lambda w: w.ram, default=None)
-            if fitting:
-                self._start(sent, max(fitting, key=lambda w: (w.slots - w.running, w.ram - w.ram_used)))
-            elif largest is not None and sent.ram_bytes > largest.ram and not largest.running:
-                _log.warning(
-                    "A case needs about %.1f GB of memory; the Dask worker with most of it, %s, shall use %.1f GB. "
-                    "It runs alone there.",
-                    sent.ram_bytes / 2**30,
-                    largest.name,
-                    largest.ram / 2**30,
-                )
-                self._start(sent, largest)
-            elif largest is not None:  # smaller cases must not overtake it there for ever
-                enough = [w for w in self._workers.values() if sent.ram_bytes <= w.ram] or [largest]
-                reserved.add(min(enough, key=lambda w: w.ram_used).address)
+            worker = self._crew.choose(sent.ram_bytes, reserved)
+            if worker is not None:
+                self._start(sent, worker)
 
-    def _start(self, sent: _Sent, worker: _Worker) -> None:
+    def _start(self, sent: _Sent, worker: Member) -> None:
         if not sent.future.set_running_or_notify_cancel():
             self._sent.remove(sent)
             return
@@ -356,7 +281,7 @@ class DaskExecutor:
             session=self._session,
             request=sent.request,
             slots=worker.slots,
-            threads=self._threads_on(worker),
+            threads=self._crew.threads_on(worker),
             level=_log.getEffectiveLevel(),
         )
         sent.remote = self._client.submit(
@@ -377,7 +302,7 @@ class DaskExecutor:
         result, error = _result_of(sent.remote, sent.worker.name)
         if isinstance(error, CancelledError):  # nobody else cancels: the connection to the scheduler is closed
             if not self._closing.is_set():
-                self._give_up(_scheduler_lost(self._name, error))
+                self._give_up(_scheduler_lost(self._absence.name, error))
             return
         with self._lock:
             if sent not in self._sent:
@@ -400,23 +325,6 @@ class DaskExecutor:
             sent.future.set_result(value)
 
 
-class _Waiting:
-    """Waits for workers, and says so now and then."""
-
-    def __init__(self, executor: DaskExecutor, quiet_s: float = 0.0) -> None:
-        self._executor = executor
-        self._began = time.monotonic()
-        self._say_at = self._began + quiet_s
-
-    def go_on(self) -> None:
-        """To be called again and again while there are none; raises as :meth:`DaskExecutor.without_workers`."""
-        now = time.monotonic()
-        tell = now >= self._say_at
-        self._executor.without_workers(now - self._began, tell=tell)
-        if tell:
-            self._say_at = now + SAY_AGAIN_S
-
-
 def _result_of(remote: DaskFuture[CallResult], worker: str) -> tuple[CallResult, BaseException | None]:
     """The result, and why there is none."""
     try:
@@ -430,10 +338,6 @@ def _result_of(remote: DaskFuture[CallResult], worker: str) -> tuple[CallResult,
         return result, None
     signal, status, details = result.death
     return result, WorkerDied(signal, status, f"On the Dask worker {worker}. {details}")
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _end(future: Future[Any], error: BaseException) -> None:

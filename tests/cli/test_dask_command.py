@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -12,8 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import SimpleITK as sitk
 
-from nnunet_pt.cli import extract_fingerprint, plan_and_preprocess, preprocess
+from nnunet_pt.cli import evaluate_simple, extract_fingerprint, plan_and_preprocess, preprocess
 from nnunet_pt.cluster import dask_checks
 
 pytestmark = pytest.mark.xdist_group("dask")
@@ -55,6 +57,24 @@ def test_the_same_files_as_on_one_machine(
     assert extract_fingerprint.main(["-d", "902", "--clean", "--no_pbar", "--dask", address]) == 0
     assert preprocess.main(["-d", "902", "-c", "2d", "--no_pbar", "--dask", address.removeprefix("tcp://")]) == 0
     assert "0 preprocessed" in capsys.readouterr().out
+
+
+def test_an_evaluation_equals_that_of_one_machine(
+    phantom_workspace: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = next((phantom_workspace / "nnUNet_raw").glob("Dataset902*")) / "labelsTr"
+    (phantom_workspace / "predictions").mkdir()
+    for number, file in enumerate(sorted(labels.iterdir())):
+        image = sitk.ReadImage(str(file))
+        sitk.WriteImage(sitk.BinaryErode(image, [number, 1, 0]), str(phantom_workspace / "predictions" / file.name))
+    monkeypatch.chdir(phantom_workspace)
+    words = [str(labels), str(phantom_workspace / "predictions"), "-l", "1", "--no_pbar"]
+    assert evaluate_simple.main([*words, "-o", "alone.json", "-np", "1"]) == 0
+    assert evaluate_simple.main([words[0], "predictions", *words[2:], "-o", "dask.json", "--dask", address]) == 0
+    assert Path("alone.json").read_bytes() == Path("dask.json").read_bytes()
+    dice = [case["metrics"]["1"]["Dice"] for case in json.loads(Path("dask.json").read_text())["metric_per_case"]]
+    assert len(set(dice)) == len(dice) == 5
+    assert not [p for p in Path("predictions").iterdir() if p.name.startswith(".")]
 
 
 @pytest.mark.parametrize(

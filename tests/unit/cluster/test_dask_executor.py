@@ -204,7 +204,7 @@ def test_a_worker_without_this_package(
     finally:
         stranger.terminate()
         stranger.wait(20)
-    wait_for(lambda: "left" in caplog.text or len(executor._workers) == 2)
+    wait_for(lambda: "left" in caplog.text or len(executor._crew) == 2)
 
 
 class Versions:

@@ -12,7 +12,7 @@ import dask_tasks
 import pytest
 from slurm_world import commands
 
-from nnunet_pt.cluster import dask_executor
+from nnunet_pt.cluster import dask_crew, dask_executor
 from nnunet_pt.cluster.dask_checks import SharedFolders
 from nnunet_pt.cluster.dask_slurm import memory_bytes, slurm_executor
 from nnunet_pt.cluster.settings import load_cluster_settings
@@ -104,7 +104,7 @@ def test_jobs_work_on_cases_and_are_cancelled(slurm: Path) -> None:
 
 
 def test_jobs_that_end_at_once(slurm: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(dask_executor, "SAY_AGAIN_S", 0.1)
+    monkeypatch.setattr(dask_crew, "SAY_AGAIN_S", 0.1)
     caplog.set_level("INFO")
     began = time.monotonic()
     with (
