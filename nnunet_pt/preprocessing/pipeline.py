@@ -315,11 +315,14 @@ def _sort_out(
     manifest: Manifest, digests: set[str], cases: Sequence[Case], folder: Path, *, read: bool
 ) -> tuple[set[str], tuple[str, ...]]:
     """Which cases need no work, and which of the recorded ones turned out damaged."""
-    current, damaged = set(), []
-    for case in cases:
+
+    def looked_at(case: Case) -> tuple[list[CaseRecord], CaseRecord | None]:
         files = input_files(case)
         records = [r for r in manifest.candidates(case.identifier) if r.is_current(digests, files)]
-        intact = next((r for r in records if r.is_intact(folder, read=read)), None)
+        return records, next((r for r in records if r.is_intact(folder, read=read)), None)
+
+    current, damaged = set(), []
+    for case, (records, intact) in zip(cases, map_in_threads(looked_at, cases), strict=True):
         if intact is not None:
             manifest.records[case.identifier] = intact
             current.add(case.identifier)
@@ -345,7 +348,7 @@ def _remove_outdated(folder: Path, current: set[str]) -> None:
     with storage_errors(folder):
         for path in folder.iterdir():
             # What is being written belongs to a process that is about to end, or to another run
-            if path.is_file() and path.name not in wanted and not path.name.startswith(TEMPORARY_PREFIX):
+            if path.name not in wanted and not path.name.startswith(TEMPORARY_PREFIX) and path.is_file():
                 path.unlink(missing_ok=True)
 
 
