@@ -285,6 +285,7 @@ def request(args: Namespace) -> TrainRequest:
         fold=args.fold,
         pretrained_weights=args.pretrained_weights,
         keep_optimizer=args.keep_optimizer,
+        requeue=args.requeue,
         **common_request(args),
     )
 
@@ -321,7 +322,6 @@ def common_request(args: Namespace) -> dict[str, Any]:
         "augment_on": args.augment_on,
         "save_every_minutes": args.save_every_minutes,
         "scratch": args.scratch,
-        "requeue": args.requeue,
         "tensorboard": args.tensorboard,
         "progress": not args.no_pbar,
     }
