@@ -46,7 +46,7 @@ def finish_continued(world: World, folder: Path, starts: int) -> None:
 
 
 def test_a_training_saves_before_its_time_limit_and_goes_on_afterwards(planned: World) -> None:
-    folder = begin_training(planned, limit="2", signal_s=60)
+    folder = begin_training(planned, limit="2", signal_s=90)
     found = planned.wait(folder, until=lambda now: "requeued" in states(now, TRAIN))
     assert states(found, "best_902") == ["waiting"]
     finish_continued(planned, folder, starts=2)
