@@ -7,6 +7,7 @@ always with the same content; two jobs may therefore use the same folder.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import random
@@ -26,6 +27,7 @@ _PIECE = 4 << 20
 _BLOCK = 4096
 _UNPACKED = 4  # an archive and what the loader unpacks from it, relative to the archive
 _INTERVAL_S = 0.5
+_TOGETHER = 256  # files that a thread looks at before it takes more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,14 +114,31 @@ def look_at(pairs: Sequence[tuple[Path, Path, tuple[Path, ...]]]) -> tuple[list[
     Raises:
         StorageError: If an original is missing.
     """
+    copies = {folder: _statuses(folder) for folder in {target.parent for _, target, _ in pairs}}
 
-    def seen(pair: tuple[Path, Path, tuple[Path, ...]]) -> CopiedFile | None:
-        file = CopiedFile.of(*pair)
-        return None if file.is_current() else file
+    def look(some: Sequence[tuple[Path, Path, tuple[Path, ...]]]) -> list[CopiedFile]:
+        found = []
+        for source, target, derived in some:
+            file = CopiedFile.of(source, target, derived)
+            if copies[target.parent].get(target.name) != (file.size, file.mtime_ns):
+                found.append(file)
+        return found
 
+    parts = [pairs[start : start + _TOGETHER] for start in range(0, len(pairs), _TOGETHER)]
     with ThreadPoolExecutor(NUM_THREADS) as pool:
-        found = [file for file in pool.map(seen, pairs) if file is not None]
+        found = [file for part in pool.map(look, parts) for file in part]
     return found, len(pairs) - len(found)
+
+
+def _statuses(folder: Path) -> dict[str, tuple[int, int]]:
+    """Size and modification time of each file of a folder."""
+    found = {}
+    with storage_errors(folder), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):  # another job has just given it its final name
+                status = entry.stat()
+                found[entry.name] = (status.st_size, status.st_mtime_ns)
+    return found
 
 
 def copy_all(files: Sequence[CopiedFile], stamps: Mapping[Path, FileStamp], on_wait: Callable[[int], None]) -> None:

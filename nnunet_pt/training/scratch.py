@@ -177,7 +177,8 @@ def _pairs(source: Path, target: Path, cases: Collection[str], *, properties: bo
         arrays = (image, segmentation) if properties else (image,)
         kind = next((names for names in (arrays, (archive,), unpacked) if there.issuperset(names)), arrays)
         derived = unpacked if kind == (archive,) else ()
-        for name in {image, segmentation, archive, *unpacked} & copies - {*kind, *derived}:
+        others = {image, segmentation, archive, *unpacked} - {*kind, *derived}
+        for name in others & copies:
             (target / name).unlink(missing_ok=True)
         for name in (*kind, *([pickled] if properties else [])):
             yield source / name, target / name, tuple(target / n for n in derived) if name == archive else ()
