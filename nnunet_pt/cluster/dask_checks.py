@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import re
@@ -9,6 +10,7 @@ import secrets
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -72,7 +74,7 @@ def connected(address: str) -> Client:
 
     Raises:
         UsageError: If that is no address.
-        WorkerError: If there is no scheduler of Dask.
+        WorkerError: If there is no scheduler of Dask, or one with other versions.
     """
     if not _ADDRESS.fullmatch(address):
         raise UsageError(
@@ -81,7 +83,29 @@ def connected(address: str) -> Client:
             expected="tcp://HOST:PORT, as the scheduler prints it when it starts",
         )
     address = address if "://" in address else f"tcp://{address}"
+    quiet()
+    from distributed.versions import get_versions
+
+    try:  # before a real connection, which fails in many ways if the versions differ
+        with ThreadPoolExecutor(1) as thread:  # in a notebook this one has an event loop already
+            found = thread.submit(asyncio.run, _versions_of(address)).result()
+    except Exception as error:  # whatever listens there may answer anything
+        raise _unreachable(address, error) from error
+    wrong = _difference(get_versions(), found, ("python", "dask", "distributed"))
+    if wrong is not None:
+        raise _other_version(f"The Dask scheduler {address}", *wrong)
     return client_of(address)
+
+
+async def _versions_of(address: str) -> Mapping[str, Any]:
+    """The versions of a scheduler's software."""
+    from distributed import Security
+    from distributed.core import rpc
+
+    arguments = Security().get_connection_args("client")
+    async with rpc(address, timeout=CONNECT_S, connection_args=arguments) as scheduler:
+        answer = await asyncio.wait_for(scheduler.versions(packages=[]), 2 * CONNECT_S)
+    return {"packages": answer["packages"]}
 
 
 def client_of(scheduler: Any) -> Client:
@@ -95,16 +119,20 @@ def client_of(scheduler: Any) -> Client:
     quiet()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about other versions, which are looked at below
+            warnings.simplefilter("ignore")  # about other versions, which are looked at by others
             return Client(scheduler, timeout=CONNECT_S, set_as_default=False)
     except (OSError, ValueError, RuntimeError) as error:
-        name = getattr(scheduler, "scheduler_address", scheduler)
-        raise WorkerError(
-            f"The Dask scheduler {name} cannot be reached.",
-            found=_first_line(error),
-            remedy="check host and port; start one with  dask scheduler  and use the address that it prints; "
-            "a firewall between the machines may be in the way, too",
-        ) from error
+        raise _unreachable(getattr(scheduler, "scheduler_address", scheduler), error) from error
+
+
+def _unreachable(address: str, error: BaseException) -> WorkerError:
+    return WorkerError(
+        f"The Dask scheduler {address} cannot be reached.",
+        found=_first_line(error),
+        expected="a scheduler of Dask that answers",
+        remedy="check host and port; start one with  dask scheduler  and use the address that it prints; a firewall "
+        "between the machines may be in the way, too",
+    )
 
 
 def quiet() -> None:
@@ -114,19 +142,13 @@ def quiet() -> None:
 
 
 def check_versions(client: Client) -> dict[str, NnunetError]:
-    """Compare the software of scheduler and workers with that of this process.
+    """Compare the software of the workers with that of this process.
 
     Returns:
         What is wrong, by the address of the worker.
-
-    Raises:
-        WorkerError: If the scheduler has other versions.
     """
     found: Mapping[str, Any] = client.get_versions(packages=[_PACKAGE])
     own = found["client"]
-    wrong = _difference(own, found["scheduler"], ("python", "dask", "distributed"))
-    if wrong is not None:
-        raise _other_version("The Dask scheduler", *wrong)
     problems: dict[str, NnunetError] = {}
     for address, versions in found["workers"].items():
         wrong = _difference(own, versions, ("python", "dask", "distributed", _PACKAGE))

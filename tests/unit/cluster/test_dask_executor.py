@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import dask_tasks
 import pytest
 from dask_tasks import DaskProcesses, dask_processes
+from distributed.versions import get_versions
 
 from nnunet_pt.cluster import dask_checks, dask_executor
 from nnunet_pt.cluster.dask_checks import SharedFolders, check_versions, connected, look_at, require_dask
@@ -237,9 +239,36 @@ def test_other_versions_are_named(package: str, version: str, said: str) -> None
     assert list(problems) == ["tcp://b:2"]
     error = problems["tcp://b:2"]
     assert "worker tcp://b:2" in error.problem and error.found == said and error.expected != said
-    if package != "nnunet-pt":  # the scheduler does not need it
-        with pytest.raises(WorkerError, match="scheduler has another version"):
-            check_versions(Versions(scheduler={package: version}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("package", ["dask", "distributed"])
+def test_a_scheduler_of_another_version(package: str, cluster: DaskProcesses, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = get_versions()
+    monkeypatch.setattr(
+        "distributed.versions.get_versions", lambda: {"packages": {**mine["packages"], package: "2020.1.0"}}
+    )
+    with pytest.raises(WorkerError, match=f"scheduler {cluster.address} has another version of {package}") as caught:
+        connected(cluster.address)
+    assert caught.value.expected == f"{package} 2020.1.0"
+
+
+def test_something_else_that_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dask_checks, "CONNECT_S", 2.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def greet() -> None:
+            with contextlib.suppress(OSError):  # the end of the test
+                while True:
+                    with server.accept()[0] as connection:
+                        connection.sendall(b"SSH-2.0-OpenSSH_9.2p1\r\n")
+                        connection.recv(1000)
+
+        threading.Thread(target=greet, daemon=True).start()
+        began = time.monotonic()
+        with pytest.raises(WorkerError, match="cannot be reached"):
+            connected(f"127.0.0.1:{server.getsockname()[1]}")
+        assert time.monotonic() - began < 10
+        server.shutdown(socket.SHUT_RDWR)
 
 
 def test_the_same_minor_version_of_python_is_enough() -> None:
