@@ -20,7 +20,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -170,16 +170,21 @@ def _rounded(value: float) -> float | int:
 
 
 def table(measured: Sequence[Measured]) -> str:
-    """All figures as Markdown."""
-    rows = [
-        "| step | cases | time | CPU, main process | CPU, workers | memory, main process | largest worker |"
-        " files opened, looked at |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for m in sorted(measured, key=lambda m: [x.step for x in measured].index(m.step)):
-        cells = [m.step, f"{m.cases:,}", *(f"{x:.1f} s" for x in (m.wall_s, m.cpu_s, m.workers_cpu_s))]
-        cells += [*(f"{x:.0f} MB" for x in (m.peak_mb, m.worker_peak_mb)), f"{m.opened:,}, {m.stat:,}"]
-        rows.append(f"| {' | '.join(cells)} |")
+    """All figures as Markdown: a row for each step, and in each cell a number for each size of the dataset."""
+    sizes = " / ".join(f"{cases:,}" for cases in dict.fromkeys(m.cases for m in measured))
+    columns: dict[str, Callable[[Measured], str]] = {
+        "time in s": lambda m: f"{m.wall_s:.1f}",
+        "CPU time of the main process in s": lambda m: f"{m.cpu_s:.1f}",
+        "of its workers": lambda m: f"{m.workers_cpu_s:.1f}",
+        "memory of the main process in MB": lambda m: f"{m.peak_mb:.0f}",
+        "of a worker": lambda m: f"{m.worker_peak_mb:.0f}",
+        "files opened": lambda m: f"{m.opened:,}",
+        "looked at": lambda m: f"{m.stat:,}",
+    }
+    rows = [f"| {sizes} cases | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
+    for step in dict.fromkeys(m.step for m in measured):
+        of_step = [m for m in measured if m.step == step]
+        rows.append(f"| {step} | {' | '.join(' / '.join(map(text, of_step)) for text in columns.values())} |")
     return "\n".join(rows)
 
 

@@ -42,7 +42,8 @@ def test_steps_are_measured(scale: Any, tmp_path: Path, monkeypatch: pytest.Monk
     assert 10 < again.peak_mb < scale.BOOKKEEPING_MB and first.opened > again.opened > 0
     images = sorted((tmp_path / "raw" / scale.DATASET / "imagesTr").iterdir())
     assert len(images) == 22 and images[0].samefile(images[20]) and not images[0].samefile(images[1])
-    assert "| 22 |" in scale.table([first, again])
+    assert scale.table([first, again]).startswith("| 22 cases | time in s |")
+    assert scale.table([first, replace(first, cases=30)]).count(f"{first.opened:,} / {first.opened:,}") == 1
 
 
 def test_a_step_that_fails_is_named(scale: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
