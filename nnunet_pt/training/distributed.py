@@ -15,7 +15,7 @@ from torch import Tensor
 from nnunet_pt.core.errors import TrainingError
 from nnunet_pt.core.settings import Launch
 from nnunet_pt.training.heartbeat import Heartbeat
-from nnunet_pt.training.meeting_point import interruptible, meeting_host
+from nnunet_pt.training.meeting_point import interruptible, meeting_host, wait_until_reached
 
 # Machines of a cluster do not start at the same moment, and load Python from a slow disk
 JOIN_TIMEOUT = timedelta(seconds=90)
@@ -113,12 +113,16 @@ def _meet(launch: Launch, device: torch.device) -> Heartbeat:
 
     backend = "nccl" if device.type == "cuda" else "gloo"
     host = meeting_host(launch)
-    url = f"tcp://{host}:{launch.port}"
+    serves = launch.rank == 0 and not launch.has_store
+    reached = "localhost" if serves else host
+    url = f"tcp://{reached}:{launch.port}"
     try:
         with interruptible():
+            if not serves:
+                wait_until_reached(host, launch.port, JOIN_TIMEOUT.total_seconds())
             store, rank, size = next(rendezvous(url, launch.rank, launch.world_size, timeout=JOIN_TIMEOUT))
             store.set_timeout(TIMEOUT)
-            own = TCPStore(host, launch.port, wait_for_workers=False, timeout=JOIN_TIMEOUT)
+            own = TCPStore(reached, launch.port, wait_for_workers=False, timeout=JOIN_TIMEOUT)
             heartbeat = Heartbeat(
                 own, store, rank=rank, world_size=size, host=launch.machine, serves=not launch.has_store
             )
@@ -130,7 +134,7 @@ def _meet(launch: Launch, device: torch.device) -> Heartbeat:
                 timeout=TIMEOUT,
                 device_id=device if device.type == "cuda" else None,
             )
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, OSError) as error:
         raise _cannot_join(launch, f"{host}:{launch.port} ({backend})", error) from error
     heartbeat.start()
     return heartbeat

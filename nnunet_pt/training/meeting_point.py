@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 
 from nnunet_pt.core.errors import TrainingError
@@ -48,6 +49,27 @@ def slurm_address(node: str) -> str | None:
         return None
     found = re.search(r"\bNodeAddr=(\S+)", done.stdout)
     return found.group(1) if found and found.group(1) != node else None
+
+
+def wait_until_reached(host: str, port: int, patience_s: float) -> None:
+    """Wait until somebody answers at an address.
+
+    Torch would wait for twice as long, and then print pages.
+
+    Raises:
+        OSError: If nobody does.
+    """
+    end = time.monotonic() + patience_s
+    while True:
+        left = end - time.monotonic()
+        try:
+            socket.create_connection((host, port), timeout=min(5.0, max(0.1, left))).close()
+        except OSError as error:
+            if left <= 0:
+                raise OSError(f"nobody answers there for {patience_s:g} s ({error})") from error
+            time.sleep(min(0.2, left))
+        else:
+            return
 
 
 @contextlib.contextmanager

@@ -46,8 +46,10 @@ def test_a_training_on_two_nodes_equals_one_on_one(planned: World) -> None:
     assert said.count("Training done.") == 1
     assert len(figures_alone) == 8
     assert max(abs(a - b) for a, b in zip(figures_alone, figures(planned), strict=True)) <= TOLERANCE
-    # Single weights differ a little more: sums of 32-bit numbers in another order, whatever the nodes
-    assert float((alone - weights(planned)).norm() / alone.norm()) <= TOLERANCE
+    together = weights(planned)
+    # 6e-8 here, and 2.4e-7 after 50 updates: units of the last place of 32-bit numbers, added up in another order.
+    # Gradients that are weighted or shared out wrongly would be seen at the first update.
+    assert float((alone - together).abs().max()) <= TOLERANCE
 
 
 def test_the_job_scripts_train_on_two_nodes(planned: World) -> None:
