@@ -30,6 +30,7 @@ def storage_error(error: OSError, path: Path) -> StorageError:
         errno.EPERM: ("operation not permitted", "check the permissions of the folder and of the file"),
         errno.EROFS: ("the file system is read-only", "choose a folder that can be written"),
         errno.ENOENT: ("no such file or folder", "check the path"),
+        errno.EEXIST: ("there is something else of this name", "remove it, or choose another name"),
         errno.ENOTDIR: ("a part of the path is a file, not a folder", "check the path"),
     }
     found, remedy = reasons.get(error.errno or 0, (error.strerror or str(error), "check the file system"))

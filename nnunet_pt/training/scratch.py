@@ -91,7 +91,8 @@ def read_from_scratch(
     machine, told = os.uname().nodename, []
     if processes.local_rank == 0:
         try:
-            told = [f"\t{_copy(place, task, cases, processes, signals)}"]
+            done = _copy(place, task, cases, processes, signals)
+            told = [f"\t{machine}: {done}" if processes.are_several else f"\t{done}"]
         except TrainingStopped:
             raise
         except NnunetError as error:

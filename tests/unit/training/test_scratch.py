@@ -281,7 +281,7 @@ def test_a_disk_that_fills_up(tiny: TinyTraining, tmp_path: Path, monkeypatch: p
 
 def test_a_file_in_place_of_the_folder(tiny: TinyTraining, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match="file"):
+    with pytest.raises(StorageError, match="something else of this name"):
         prepared(tiny.task(scratch=tmp_path / "file"))
 
 
