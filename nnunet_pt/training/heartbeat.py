@@ -51,6 +51,8 @@ class End:
         if error is None:
             return cls(kind="done")
         text = error.problem if isinstance(error, NnunetError) else f"{type(error).__name__}: {error}"
+        if isinstance(error, KeyboardInterrupt):
+            text = "Ctrl-C. Continue with --c from the last saved state."
         stopped = isinstance(error, TrainingStopped | KeyboardInterrupt)
         status = getattr(error, "exit_status", 130 if stopped else 1)
         return cls(kind="stopped" if stopped else "error", reason=text.splitlines()[0], exit_status=status)
