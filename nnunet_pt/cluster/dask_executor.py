@@ -300,12 +300,11 @@ class DaskExecutor:
             if sent not in self._sent or sent.worker is None or sent.remote is None:
                 return  # the worker was lost, or this executor is closed
         result, error = _result_of(sent.remote, sent.worker.name)
-        if isinstance(error, CancelledError):  # nobody else cancels: the connection to the scheduler is closed
-            if not self._closing.is_set():
-                self._give_up(_scheduler_lost(self._absence.name, error))
-            return
         with self._lock:
-            if sent not in self._sent:
+            if sent not in self._sent:  # the worker was lost while its result was on the way
+                return
+            if isinstance(error, CancelledError):  # nobody else cancels: the connection to the scheduler is closed
+                self._give_up(_scheduler_lost(self._absence.name, error))
                 return
             self._sent.remove(sent)
             sent.worker.running -= 1

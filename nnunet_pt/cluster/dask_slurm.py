@@ -88,7 +88,7 @@ def _cluster(num_jobs: int, settings: ClusterSettings, wanted: Resources, logs: 
             job_script_prologue=_prologue(settings),
             job_extra_directives=list(wanted.options),
             log_directory=str(logs),
-            scheduler_options={"dashboard": False},
+            scheduler_options={"dashboard": False, "dashboard_address": ":0"},
         )
     try:
         try:

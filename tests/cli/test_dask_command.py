@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -28,9 +29,16 @@ def address() -> Iterator[str]:
 
     dask_checks.quiet()
     with LocalCluster(  # type: ignore[no-untyped-call]
-        n_workers=1, threads_per_worker=2, processes=False, protocol="tcp://", host="127.0.0.1", dashboard_address=None
+        n_workers=1, threads_per_worker=2, processes=False, protocol="tcp://", host="127.0.0.1", dashboard_address=":0"
     ) as cluster:
         yield str(cluster.scheduler_address)
+
+
+@pytest.fixture
+def failed_connections() -> Iterator[None]:
+    """They leave a socket of Dask behind, for the garbage collection."""
+    yield
+    gc.collect()
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -95,6 +103,8 @@ def test_arguments_that_cannot_be_meant(words: str, said: str, capsys: pytest.Ca
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("failed_connections")
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 def test_errors_end_the_command(
     phantom_workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -128,7 +128,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 @contextlib.contextmanager
 def dask_processes(folder: Path) -> Iterator[DaskProcesses]:
     """A scheduler without workers."""
-    words = ["-m", "distributed.cli.dask_scheduler", "--no-dashboard", "--host", "127.0.0.1", "--port", "0"]
+    words = ["-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--dashboard-address", ":0"]
     scheduler = start(folder / "scheduler.log", [*words, "--scheduler-file", str(folder / "scheduler.json")])
     processes = DaskProcesses(folder, scheduler)
     try:
