@@ -9,6 +9,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+import pytest
 from slurm_jobs import MEMORY, World, states
 
 WAITING = ("crossval", "-d", "902", "-c", "2d", "-f", "0", "-tr", "trainers.py:Waiting", *MEMORY)
@@ -46,7 +47,7 @@ def finish_continued(world: World, folder: Path, starts: int) -> None:
 
 
 def test_a_training_saves_before_its_time_limit_and_goes_on_afterwards(planned: World) -> None:
-    folder = begin_training(planned, limit="2", signal_s=90)
+    folder = begin_training(planned, limit="2", signal_s=60)
     found = planned.wait(folder, until=lambda now: "requeued" in states(now, TRAIN))
     assert states(found, "best_902") == ["waiting"]
     finish_continued(planned, folder, starts=2)
@@ -61,6 +62,7 @@ def test_a_training_on_two_nodes_saves_before_its_time_limit(planned: World) -> 
     finish_continued(planned, folder, starts=2)
 
 
+@pytest.mark.slow  # near its time limit the same happens, see above
 def test_a_job_that_is_queued_again_by_hand_goes_on(planned: World) -> None:
     folder = begin_training(planned)
     planned.run("scontrol", "requeue", job_of(planned, TRAIN))

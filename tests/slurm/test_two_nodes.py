@@ -9,6 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
 import torch
 from slurm_jobs import MEMORY, World, processes_of
 
@@ -52,6 +53,7 @@ def test_a_training_on_two_nodes_equals_one_on_one(planned: World) -> None:
     assert float((alone - together).abs().max()) <= TOLERANCE
 
 
+@pytest.mark.slow  # test_interruptions.py does the same, with an interruption
 def test_the_job_scripts_train_on_two_nodes(planned: World) -> None:
     words = ("crossval", "-d", "902", "-c", "2d", "-f", "0", "-tr", "trainers.py:Tiny", *MEMORY, "-nodes", "2")
     folder = planned.write(*words)
