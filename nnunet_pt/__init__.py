@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from nnunet_pt.api.options import TrainingOptions
     from nnunet_pt.api.results import TrainingFailure, TrainingMetrics, TrainingOutcome, TrainingSuccess
     from nnunet_pt.api.training import nnunet_training
+    from nnunet_pt.cluster.jobs import WorkflowRequest, workflow_of
+    from nnunet_pt.cluster.scripts import write_scripts
+    from nnunet_pt.cluster.settings import load_cluster_settings
+    from nnunet_pt.cluster.status import status_of
     from nnunet_pt.core.console import setup_console
     from nnunet_pt.core.errors import NnunetError, TrainingStopped
     from nnunet_pt.core.settings import Settings, Workspace
@@ -115,6 +119,7 @@ __all__ = [
     "TrainingRecipe",
     "TrainingStopped",
     "TrainingSuccess",
+    "WorkflowRequest",
     "Workspace",
     "accumulate_crossval",
     "comparison_report",
@@ -134,6 +139,7 @@ __all__ = [
     "inspect_weights",
     "install_model",
     "label_settings",
+    "load_cluster_settings",
     "model_folder_of",
     "move_plans",
     "nnUNetPredictor",
@@ -149,10 +155,13 @@ __all__ = [
     "preprocess_dataset",
     "preprocess_like_nnssl",
     "setup_console",
+    "status_of",
     "train",
     "training_report",
     "weights_file",
+    "workflow_of",
     "write_report",
+    "write_scripts",
 ]
 
 COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -184,6 +193,7 @@ COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
     "nnUNetv2_convert_MSD_dataset": ("convert_msd_dataset",),
     "nnUNetv2_convert_old_nnUNet_dataset": ("convert_old_nnunet_dataset",),
     "nnUNetv2_doctor": ("diagnose",),
+    "nnUNetv2_slurm": ("load_cluster_settings", "workflow_of", "write_scripts", "status_of"),
 }
 """Command -> names of the functions of this package that do its work: one, or one for each of its subcommands."""
 
@@ -191,6 +201,10 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "api.options": ("TrainingOptions",),
     "api.results": ("TrainingFailure", "TrainingMetrics", "TrainingOutcome", "TrainingSuccess"),
     "api.training": ("nnunet_training",),
+    "cluster.jobs": ("WorkflowRequest", "workflow_of"),
+    "cluster.scripts": ("write_scripts",),
+    "cluster.settings": ("load_cluster_settings",),
+    "cluster.status": ("status_of",),
     "core.console": ("setup_console",),
     "core.errors": ("NnunetError", "TrainingStopped"),
     "core.settings": ("Settings", "Workspace"),

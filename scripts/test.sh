@@ -4,7 +4,8 @@
 #   scripts/test.sh              everything but the slow tests
 #   scripts/test.sh -m slow      arguments go to pytest
 #
-# Tests of the reports need Chromium or Chrome; without it they are skipped.
+# Tests of the reports need Chromium or Chrome, tests of jobs a SLURM with two nodes (scripts/slurm_local.sh); without
+# them they are skipped and say so.
 # CONFORMANCE=folder names the folder with the recorded results (default: ../shared); without it that part is skipped.
 # CONFORMANCE_SECTIONS="plans" chooses among its sections.
 set -uo pipefail

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from nnunet_pt.training.request import Policy, Precision
@@ -35,6 +36,7 @@ class TrainingOptions(TypedDict, total=False):
         precision: Of the network's computations.
         augment_on: Augmentation in worker processes ("cpu") or on the GPU.
         save_every_minutes: Time between two savings of the state; 0 for none by time.
+        scratch: Folder on a disk of this machine to copy the cases to before training; "none" for no copies.
         tensorboard: Write files for TensorBoard.
         progress: Show progress bars.
         num_workers: Worker processes of each step of the preparation; None for the defaults.
@@ -60,6 +62,7 @@ class TrainingOptions(TypedDict, total=False):
     precision: Precision | None
     augment_on: Literal["cpu", "gpu"]
     save_every_minutes: float
+    scratch: Path | Literal["none"] | None
     tensorboard: bool
     progress: bool
     num_workers: int | None

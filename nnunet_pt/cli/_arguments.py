@@ -105,6 +105,28 @@ def add_processes(parser: ArgumentParser, option: str = "-np", what: str = "work
     )
 
 
+def add_parts(parser: ArgumentParser, *, merged: bool = True) -> None:
+    """``-num_parts`` and ``-part_id``; ``merged`` if the last part puts together what all did."""
+    running = group(parser, RUNNING)
+    by_you = "by you as a job of its own, also on several machines at the same time,"
+    last = "; the one that ends last puts all parts together"
+    running.add_argument(
+        "-num_parts",
+        metavar="N",
+        type=positive_integer,
+        default=1,
+        help=f"number of processes, each started {by_you if merged else 'by you with a GPU or machine of its own,'} "
+        f"that share the cases{last if merged else ''} (default: %(default)s)",
+    )
+    running.add_argument(
+        "-part_id",
+        metavar="N",
+        type=natural,
+        default=0,
+        help="which of them this is, counted from 0 (default: %(default)s)",
+    )
+
+
 def add_extractor(parser: ArgumentParser) -> None:
     """``-fpe`` and ``--verify_dataset_integrity``."""
     method = group(parser, METHOD)
@@ -216,16 +238,18 @@ def processes(values: list[int] | None, configurations: list[str]) -> int | tupl
     return tuple(values)
 
 
-def check_datasets(datasets: Iterable[int | str], workspace: Workspace) -> None:
+def check_datasets(datasets: Iterable[int | str], workspace: Workspace) -> tuple[str, ...]:
     """Complain about a dataset that does not exist before hours are spent on those before it.
+
+    Returns:
+        Their names.
 
     Raises:
         DatasetError: If there is no such dataset.
     """
     from nnunet_pt.dataset.cases import resolve_dataset_name
 
-    for dataset in datasets:
-        resolve_dataset_name(dataset, workspace)
+    return tuple(resolve_dataset_name(dataset, workspace) for dataset in datasets)
 
 
 def dataset_reference(text: str) -> int | str:

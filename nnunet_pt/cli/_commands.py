@@ -30,6 +30,7 @@ ORDER = (
     "ensemble",
     "determine_postprocessing",
     "apply_postprocessing",
+    "slurm",
     "report",
     "plot_overlay_pngs",
     "export_model_to_zip",

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_pt.cli import _arguments as arguments
+from nnunet_pt.cli import _case_executor as case_executor
 from nnunet_pt.cli._facts import facts_of
 from nnunet_pt.cli._run import Outcome
 
 if TYPE_CHECKING:
+    from nnunet_pt.cluster.dask_checks import SharedFolders
     from nnunet_pt.dataset.labels import LabelValue
     from nnunet_pt.evaluation.metrics import EvaluationSettings
     from nnunet_pt.evaluation.requests import EvaluateRequest
@@ -34,6 +37,8 @@ def add_evaluation(parser: ArgumentParser) -> None:
         "-o", metavar="FILE", type=Path, help="file to write (default: summary.json in the folder of predictions)"
     )
     arguments.add_processes(parser)
+    arguments.add_parts(parser)
+    case_executor.add_dask(parser)
     method = arguments.group(parser, arguments.METHOD)
     method.add_argument(
         "--chill",
@@ -79,14 +84,26 @@ def make_request(
         chill=args.chill,
         num_processes=args.np,
         progress=not args.no_pbar,
+        num_parts=args.num_parts,
+        part_id=args.part_id,
     )
 
 
-def execute(request: EvaluateRequest) -> Outcome:
+def execute(args: Namespace, request: EvaluateRequest) -> Outcome:
     """Compare the folders."""
     from nnunet_pt.evaluation.requests import evaluate
 
-    evaluation = evaluate(request)
+    references, predictions = request.references.absolute(), request.predictions.absolute()
+
+    def folders() -> SharedFolders:
+        from nnunet_pt.cluster.dask_checks import SharedFolders
+
+        return SharedFolders(read=(references,), written=predictions)
+
+    with case_executor.case_executor(args, folders) as executor:
+        if executor is not None:  # workers are in other folders
+            request = replace(request, references=references, predictions=predictions, executor=executor)
+        evaluation = evaluate(request)
     return Outcome(summaries=(evaluation.text(),), results=(facts_of(evaluation),))
 
 

@@ -56,7 +56,7 @@ def request(args: Namespace) -> EvaluateRequest:
 
 def execute(args: Namespace) -> Outcome:
     """Compare the folders."""
-    return evaluation.execute(request(args))
+    return evaluation.execute(args, request(args))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nnunet_pt.cli import _arguments as arguments
+from nnunet_pt.cli import _case_executor as case_executor
 from nnunet_pt.cli._run import Outcome, run
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ def build_parser() -> ArgumentParser:
         """
         nnUNetv2_extract_fingerprint -d 4 --verify_dataset_integrity
         nnUNetv2_extract_fingerprint -d 15 16 -np 4 --clean
+        nnUNetv2_extract_fingerprint -d 15 -num_parts 4 -part_id 0
         """,
     )
     arguments.add_datasets(parser)
@@ -31,7 +34,9 @@ def build_parser() -> ArgumentParser:
     arguments.group(parser, arguments.METHOD).add_argument(
         "--clean", action="store_true", help="measure again even if there is a fingerprint"
     )
+    arguments.add_parts(parser)
     arguments.add_memory(parser)
+    case_executor.add_dask(parser)
     arguments.add_output(parser)
     return parser
 
@@ -49,6 +54,8 @@ def requests(args: Namespace) -> tuple[FingerprintRequest, ...]:
             max_ram_gb=args.max_ram_gb,
             progress=not args.no_pbar,
             on_failure="continue" if args.continue_on_error else "stop",
+            num_parts=args.num_parts,
+            part_id=args.part_id,
             extractor=args.fpe,
         )
         for dataset in args.d
@@ -60,9 +67,10 @@ def execute(args: Namespace) -> Outcome:
     from nnunet_pt.core.settings import Workspace
     from nnunet_pt.planning.fingerprint_extractor import extract_fingerprint
 
-    workspace = Workspace.from_environment()
+    workspace = case_executor.absolute(Workspace.from_environment())
     arguments.check_datasets(args.d, workspace)
-    return Outcome.of(extract_fingerprint(request, workspace) for request in requests(args))
+    with case_executor.dataset_executor(args, workspace) as executor:
+        return Outcome.of(extract_fingerprint(replace(r, executor=executor), workspace) for r in requests(args))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

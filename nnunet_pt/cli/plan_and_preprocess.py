@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nnunet_pt.cli import _arguments as arguments
+from nnunet_pt.cli import _case_executor as case_executor
 from nnunet_pt.cli._facts import facts_of
 from nnunet_pt.cli._run import Outcome, run
 from nnunet_pt.cli.preprocess import point_out_typing_errors
@@ -40,6 +42,7 @@ def build_parser() -> ArgumentParser:
     arguments.add_planner(parser)
     arguments.add_configurations(parser)
     arguments.add_memory(parser)
+    case_executor.add_dask(parser)
     arguments.add_output(parser)
     return parser
 
@@ -73,7 +76,10 @@ def execute(args: Namespace) -> Outcome:
     from nnunet_pt.core.settings import Workspace
     from nnunet_pt.planning.plan_and_preprocess import plan_and_preprocess
 
-    result = plan_and_preprocess(request(args), Workspace.from_environment())
+    workspace = case_executor.absolute(Workspace.from_environment())
+    asked = request(args)
+    with case_executor.dataset_executor(args, workspace) as executor:
+        result = plan_and_preprocess(replace(asked, executor=executor), workspace)
     point_out_typing_errors(result.preprocessed)
     return Outcome(
         summaries=result.summaries(),

@@ -48,22 +48,7 @@ def build_parser() -> ArgumentParser:
     prediction.add_folds(parser)
     prediction.add_prediction(parser, "--continue_prediction")
     prediction.add_threads(parser, None, "the environment variable nnUNet_{}, else 3")
-    running = arguments.group(parser, arguments.RUNNING)
-    running.add_argument(
-        "-num_parts",
-        metavar="N",
-        type=arguments.positive_integer,
-        default=1,
-        help="number of processes, each started by you with a GPU or machine of its own, that share the cases "
-        "(default: %(default)s)",
-    )
-    running.add_argument(
-        "-part_id",
-        metavar="N",
-        type=arguments.natural,
-        default=0,
-        help="which of them this is, counted from 0 (default: %(default)s)",
-    )
+    arguments.add_parts(parser, merged=False)
     prediction.add_running(parser)
     return parser
 

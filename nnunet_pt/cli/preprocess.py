@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nnunet_pt.cli import _arguments as arguments
+from nnunet_pt.cli import _case_executor as case_executor
 from nnunet_pt.cli._run import Outcome, run
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ def build_parser() -> ArgumentParser:
         nnUNetv2_preprocess -d 4 -c 3d_fullres
         nnUNetv2_preprocess -d 15 -plans_name pretrainPlans -c 2d 3d_fullres -np 8 4 --max_ram_gb 24
         nnUNetv2_preprocess -d 15 --verify
+        nnUNetv2_preprocess -d 15 -c 3d_fullres -num_parts 4 -part_id 0
+        nnUNetv2_preprocess -d 15 -c 3d_fullres --dask tcp://host:8786
         """,
     )
     arguments.add_datasets(parser)
@@ -45,7 +49,9 @@ def build_parser() -> ArgumentParser:
         action="store_true",
         help="read every preprocessed case, and rebuild those that are damaged on disk",
     )
+    arguments.add_parts(parser)
     arguments.add_memory(parser)
+    case_executor.add_dask(parser)
     arguments.add_output(parser)
     return parser
 
@@ -65,6 +71,8 @@ def requests(args: Namespace) -> tuple[PreprocessRequest, ...]:
             max_ram_gb=args.max_ram_gb,
             progress=not args.no_pbar,
             on_failure="continue" if args.continue_on_error else "stop",
+            num_parts=args.num_parts,
+            part_id=args.part_id,
         )
         for dataset in args.d
     )
@@ -75,9 +83,10 @@ def execute(args: Namespace) -> Outcome:
     from nnunet_pt.core.settings import Workspace
     from nnunet_pt.preprocessing.pipeline import preprocess_dataset
 
-    workspace = Workspace.from_environment()
+    workspace = case_executor.absolute(Workspace.from_environment())
     arguments.check_datasets(args.d, workspace)
-    results = [preprocess_dataset(request, workspace) for request in requests(args)]
+    with case_executor.dataset_executor(args, workspace) as executor:
+        results = [preprocess_dataset(replace(r, executor=executor), workspace) for r in requests(args)]
     point_out_typing_errors(results)
     return Outcome.of(results)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from nnunet_pt.cli import _arguments as arguments
 from nnunet_pt.cli._run import Outcome, run
@@ -84,6 +85,12 @@ def add_common(parser: ArgumentParser) -> None:
         "--disable_checkpointing", action="store_true", help="write no checkpoints (for tests)"
     )
     running.add_argument("-device", choices=("cuda", "cpu", "mps"), help=arguments.DEVICE_HELP)
+    running.add_argument(
+        "--requeue",
+        action="store_true",
+        help="in a SLURM job: when SIGUSR1 arrives, save, queue the job again (scontrol requeue) and end; the same "
+        "command continues in a job that SLURM has started again",
+    )
     method.add_argument(
         "-reset_optimizer",
         "--reset_optimizer",
@@ -240,6 +247,13 @@ def add_running(parser: ArgumentParser) -> None:
         default=10.0,
         help="time between two savings of the state; 0: only every 50 epochs (default: %(default)g)",
     )
+    running.add_argument(
+        "-scratch",
+        metavar="DIR",
+        type=_scratch,
+        help="folder on a disk of the machine that trains: the cases of the fold are copied there first, and read from "
+        "there; none: they are read from nnUNet_preprocessed (default: $SLURM_TMPDIR if the cluster has it)",
+    )
     arguments.group(parser, arguments.WRITTEN).add_argument(
         "--tensorboard", action="store_true", help="write files for TensorBoard (pip install nnunet-pt[tensorboard])"
     )
@@ -251,6 +265,10 @@ def _factor(text: str) -> str:
     if lr_factor_of(text) is None:
         raise ArgumentTypeError(f"{text!r} is not LAYERS=FACTOR with a factor above 0, for example encoder=0.1")
     return text
+
+
+def _scratch(text: str) -> Path | Literal["none"]:
+    return "none" if text == "none" else Path(text)
 
 
 def _minutes(text: str) -> float:
@@ -267,6 +285,7 @@ def request(args: Namespace) -> TrainRequest:
         fold=args.fold,
         pretrained_weights=args.pretrained_weights,
         keep_optimizer=args.keep_optimizer,
+        requeue=args.requeue,
         **common_request(args),
     )
 
@@ -302,6 +321,7 @@ def common_request(args: Namespace) -> dict[str, Any]:
         "precision": args.precision,
         "augment_on": args.augment_on,
         "save_every_minutes": args.save_every_minutes,
+        "scratch": args.scratch,
         "tensorboard": args.tensorboard,
         "progress": not args.no_pbar,
     }
@@ -314,6 +334,8 @@ def execute(args: Namespace) -> Outcome:
 
 def train_as_asked(wanted: TrainRequest) -> Outcome:
     """Train and validate what was asked for."""
+    # Before torch is imported; when a connection is closed, it prints pages, and we say who was lost
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from nnunet_pt.core.settings import Workspace
     from nnunet_pt.training.run import train
 

@@ -117,6 +117,7 @@ def request(args: Namespace) -> TrainRequest:
         configuration=configuration,
         fold=number,
         of_plans=True,
+        requeue=args.requeue,
         from_scratch=args.from_scratch,
         checkpoint_path=args.overwrite_ckpt_path,
         **common_request(args),

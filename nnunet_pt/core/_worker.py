@@ -75,7 +75,7 @@ def _serve(channel: socket.socket, watcher: _Watcher) -> None:
         if request is None:
             return
         with watcher:
-            kind, answer = _answer(request)
+            kind, answer = answer_to(request)
         channel.sendall(LENGTH.pack(len(answer) + 1) + kind)
         channel.sendall(answer)
 
@@ -91,8 +91,8 @@ def _receive(channel: socket.socket, size: int) -> bytearray | None:
     return buffer
 
 
-def _answer(request: bytearray) -> tuple[bytes, bytes]:
-    """Run one request; the answer is a pickled result or a description of the exception."""
+def answer_to(request: bytearray) -> tuple[bytes, bytes]:
+    """Run one request; the answer is its kind and a pickled result, or a description of the exception."""
     try:
         function, argument = pickle.loads(request)
         function = pickle.loads(function)

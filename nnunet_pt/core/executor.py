@@ -11,6 +11,8 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Protocol, TypeVar
 
+from nnunet_pt.core.resources import available_cpus
+
 A = TypeVar("A")
 R = TypeVar("R")
 
@@ -23,12 +25,27 @@ class Executor(Protocol):
 
     Attributes:
         slots: How many calls run at the same time.
+        threads: How many threads each of them may use.
+        ram_bytes: Memory for all of them together; None if it is what this machine has free.
     """
 
-    slots: int
+    @property
+    def slots(self) -> int: ...
 
-    def submit(self, function: Callable[[A], R], argument: A) -> Future[R]:
-        """Start ``function(argument)``; both must survive pickling. Returns at once."""
+    @property
+    def threads(self) -> int: ...
+
+    @property
+    def ram_bytes(self) -> int | None: ...
+
+    def submit(self, function: Callable[[A], R], argument: A, ram_bytes: int = 0) -> Future[R]:
+        """Start ``function(argument)``; both must survive pickling. Returns at once.
+
+        Args:
+            function: The function.
+            argument: Its argument.
+            ram_bytes: Estimate of the memory it needs at its peak.
+        """
         ...
 
     def close(self) -> None:
@@ -83,8 +100,10 @@ class InProcessExecutor:
 
     def __init__(self) -> None:
         self.slots = 1
+        self.threads = available_cpus()
+        self.ram_bytes: int | None = None
 
-    def submit(self, function: Callable[[A], R], argument: A) -> Future[R]:
+    def submit(self, function: Callable[[A], R], argument: A, ram_bytes: int = 0) -> Future[R]:  # noqa: ARG002
         """Run ``function(argument)`` now."""
         future: Future[R] = Future()
         try:

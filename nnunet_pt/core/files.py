@@ -30,6 +30,7 @@ def storage_error(error: OSError, path: Path) -> StorageError:
         errno.EPERM: ("operation not permitted", "check the permissions of the folder and of the file"),
         errno.EROFS: ("the file system is read-only", "choose a folder that can be written"),
         errno.ENOENT: ("no such file or folder", "check the path"),
+        errno.EEXIST: ("there is something else of this name", "remove it, or choose another name"),
         errno.ENOTDIR: ("a part of the path is a file, not a folder", "check the path"),
     }
     found, remedy = reasons.get(error.errno or 0, (error.strerror or str(error), "check the file system"))
@@ -213,9 +214,11 @@ def remove_leftovers(folder: Path) -> None:
     They are left over if their process does not exist any more; for processes of other machines, if nothing was
     touched for ten minutes.
     """
-    if not folder.is_dir():
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.name.startswith(TEMPORARY_PREFIX))
+    except (FileNotFoundError, NotADirectoryError):
         return
-    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+    for path in paths:
         with contextlib.suppress(FileNotFoundError):
             if not _is_leftover(path):
                 continue
@@ -235,7 +238,20 @@ def _is_leftover(path: Path) -> bool:
     if path.name.startswith(_own_prefix()) and owner.isdigit():
         return not _is_running(int(owner))
     touched = max(p.stat().st_mtime for p in (path, *path.rglob("*")))
-    return time.time() - touched > LEFTOVER_AGE_S
+    return _time_of(path.parent) - touched > LEFTOVER_AGE_S
+
+
+def _time_of(folder: Path) -> float:
+    """What time it is for the file system, whose clock may be another than that of this machine."""
+    probe = folder / f"{_own_prefix()}{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666))
+        return probe.stat().st_mtime
+    except OSError:  # what cannot be written cannot be tidied up either
+        return time.time()
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
 
 
 def _is_running(pid: int) -> bool:

@@ -67,24 +67,26 @@ class LocalExecutor:
                 found=f"{num_workers} processes, {threads_per_worker} threads",
             )
         self.slots = num_workers
-        self._threads_per_worker = threads_per_worker or max(1, available_cpus() // num_workers)
+        self.threads = threads_per_worker or max(1, available_cpus() // num_workers)
+        self.ram_bytes: int | None = None
         self._waiters = ThreadPoolExecutor(num_workers, thread_name_prefix="nnunet_pt-worker")
         self._lock = threading.Lock()
         self._workers: set[_Worker] = set()
         self._idle: list[_Worker] = []
         self._closed = False
 
-    def submit(self, function: Callable[[A], R], argument: A) -> Future[R]:
+    def submit(self, function: Callable[[A], R], argument: A, ram_bytes: int = 0) -> Future[R]:  # noqa: ARG002
         """Start ``function(argument)`` in a worker.
 
         Args:
             function: A function of an importable module.
             argument: Anything that can be pickled; if not, the future ends with the error.
+            ram_bytes: Not looked at here; whoever admits the calls knows this machine's memory.
 
         Raises:
             UsageError: If the function cannot be sent to another process.
         """
-        return self._waiters.submit(self._call, _pickled_function(function), argument)
+        return self._waiters.submit(self._call, pickled_function(function), argument)
 
     def close(self) -> None:
         """End all workers. Calls that still run are terminated; after 3 s for cleaning up they are killed."""
@@ -124,7 +126,7 @@ class LocalExecutor:
             raise
         with self._lock:
             self._idle.append(worker)
-        return _decode(answer)
+        return decode(answer)
 
     def _take_worker(self) -> _Worker:
         with self._lock:
@@ -136,7 +138,7 @@ class LocalExecutor:
                 worker.release()
             if self._closed:
                 raise WorkerDied("SIGTERM", None, "the executor was closed")
-            worker = _Worker(self._threads_per_worker)
+            worker = _Worker(self.threads)
             self._workers.add(worker)
             return worker
 
@@ -278,7 +280,12 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _pickled_function(function: Callable[[Any], Any]) -> bytes:
+def pickled_function(function: Callable[[Any], Any]) -> bytes:
+    """A function as another process can read it.
+
+    Raises:
+        UsageError: If it cannot be sent there.
+    """
     inner: Any = function
     while isinstance(inner, functools.partial):
         inner = inner.func
@@ -300,7 +307,8 @@ def _pickled_function(function: Callable[[Any], Any]) -> bytes:
         ) from error
 
 
-def _decode(answer: memoryview) -> Any:
+def decode(answer: memoryview) -> Any:
+    """The result in an answer of :func:`nnunet_pt.core._worker.answer_to`, or the exception, which is raised."""
     if answer[:1] == RESULT:
         return pickle.loads(answer[1:])
     exception, summary, text = pickle.loads(answer[1:])

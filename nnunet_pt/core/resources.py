@@ -52,6 +52,22 @@ def available_ram_bytes() -> int:
     return max(0, min(limits))
 
 
+def is_in_memory(folder: Path, root: Path = _ROOT) -> bool:
+    """Whether files of a folder are kept in memory (tmpfs), where they count as memory of the job.
+
+    Args:
+        folder: The folder.
+        root: The file system's root (another folder in tests).
+    """
+    path, found = folder.resolve(), (-1, "")
+    for line in _lines(root / "proc/self/mountinfo"):
+        mount, _, kind = line.partition(" - ")
+        fields, kind_fields = mount.split(), kind.split()
+        if len(fields) >= 5 and kind_fields and path.is_relative_to(fields[4]):
+            found = max(found, (len(fields[4]), kind_fields[0]), key=lambda entry: entry[0])  # of the innermost mount
+    return found[1] in ("tmpfs", "ramfs")
+
+
 def _affinity() -> int:
     if hasattr(os, "sched_getaffinity"):  # Linux only
         return len(os.sched_getaffinity(0))

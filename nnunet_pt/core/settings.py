@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nnunet_pt.core.errors import SettingsError
@@ -36,6 +36,8 @@ class Launch:
         address: Host where the processes meet.
         port: Port where they meet.
         launcher: "torchrun" or "srun".
+        machine: Name of this machine, as the cluster calls it.
+        has_store: Whether the launcher holds the store where the processes meet; otherwise process 0 does.
     """
 
     rank: int
@@ -45,6 +47,8 @@ class Launch:
     address: str
     port: int
     launcher: str
+    machine: str = field(default_factory=lambda: os.uname().nodename)
+    has_store: bool = False
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str]) -> Launch | None:
@@ -53,6 +57,7 @@ class Launch:
         A batch script of SLURM stands alone, too, whatever the number of tasks of its job is: only within a step that
         ``srun`` started with several tasks there are other processes to wait for.
         """
+        machine = env.get("SLURMD_NODENAME") or os.uname().nodename
         if env.get("RANK") and env.get("WORLD_SIZE"):
             return cls(
                 rank=_number(env, "RANK"),
@@ -62,6 +67,8 @@ class Launch:
                 address=env.get("MASTER_ADDR") or "localhost",
                 port=_number(env, "MASTER_PORT", default=29500),
                 launcher="torchrun",
+                machine=machine,
+                has_store=env.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
             )
         if _number(env, "SLURM_STEP_NUM_TASKS", default=1) > 1 and env.get("SLURM_PROCID"):
             job = _number(env, "SLURM_JOB_ID") * 7 + _number(env, "SLURM_STEP_ID")
@@ -74,6 +81,7 @@ class Launch:
                 address=env.get("MASTER_ADDR") or first_host(nodes),
                 port=_number(env, "MASTER_PORT", default=20000 + job % 20000),
                 launcher="srun",
+                machine=machine,
             )
         return None
 
@@ -93,6 +101,29 @@ def first_host(node_list: str) -> str:
     if first is None:
         return node_list
     return re.sub(r"\[([^],-]+)[^]]*\]", r"\1", first.group())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlurmJob:
+    """The job of SLURM that this process belongs to.
+
+    Attributes:
+        name: Its number; of an array job ARRAY_TASK, since the number of an array's last task means the whole array.
+        restarts: How often SLURM has started it again.
+    """
+
+    name: str
+    restarts: int = 0
+
+    @classmethod
+    def from_environment(cls, env: Mapping[str, str]) -> SlurmJob | None:
+        """Read the variables of SLURM; None if there are none."""
+        name = env.get("SLURM_JOB_ID")
+        if not name:
+            return None
+        if env.get("SLURM_ARRAY_JOB_ID") and env.get("SLURM_ARRAY_TASK_ID"):
+            name = f"{env['SLURM_ARRAY_JOB_ID']}_{env['SLURM_ARRAY_TASK_ID']}"
+        return cls(name=name, restarts=_number(env, "SLURM_RESTART_COUNT"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +175,8 @@ class Settings:
             ``SLURM_MEM_PER_CPU`` times ``SLURM_CPUS_ON_NODE``.
         pretrained_models: ``nnssl_pretrained_models``, where downloaded checkpoints go.
         launch: How this process was started as one of several; None if it stands alone.
+        node_scratch: ``SLURM_TMPDIR``, a folder of the job on a disk of its node.
+        slurm_job: The job of SLURM that this process belongs to, if it does.
     """
 
     raw: Path | None = None
@@ -163,6 +196,8 @@ class Settings:
     job_memory_mb: int | None = None
     pretrained_models: Path | None = None
     launch: Launch | None = None
+    node_scratch: Path | None = None
+    slurm_job: SlurmJob | None = None
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -196,6 +231,8 @@ class Settings:
             job_memory_mb=_job_memory_mb(env),
             pretrained_models=_folder(env, "nnssl_pretrained_models"),
             launch=Launch.from_environment(env),
+            node_scratch=_folder(env, "SLURM_TMPDIR"),
+            slurm_job=SlurmJob.from_environment(env),
         )
 
 

@@ -107,7 +107,7 @@ def map_cases(
         tasks: The cases.
         num_workers: Worker processes; 0 runs the cases one after another in this process (for debugging).
         max_ram_gb: Memory budget (1 GB = 2**30 bytes) for the estimates of the cases that run at the same time;
-            80 % of what is free by default. A case above the budget runs alone.
+            80 % of what is free by default, or what the executor has. A case above the budget runs alone.
         description: What is being done, for the progress display and for messages.
         on_failure: "stop" admits no further case after a failure, lets the running ones finish and raises;
             "continue" collects the failures.
@@ -129,10 +129,15 @@ def map_cases(
         raise ValueError(f"several tasks for the same case: {', '.join(twice)}")
     if num_workers < 0:
         raise UsageError("The number of worker processes is negative.", found=num_workers)
-    budget = _budget_bytes(max_ram_gb)
+    limit = _limit_bytes(max_ram_gb)
     if not tasks:
         return MapResult(results={})
     pool = executor if executor is not None else _make_executor(min(num_workers, len(tasks)))
+    free = int(DEFAULT_SHARE_OF_FREE_RAM * available_ram_bytes())
+
+    def budget() -> int:  # asked again and again: machines come and go
+        return limit or pool.ram_bytes or free
+
     run = _Run(function, tasks, pool, budget, description, on_failure == "stop", on_result)
     try:
         with Progress(len(tasks), description, disable=not progress) as bar:
@@ -163,9 +168,9 @@ def _make_executor(num_workers: int) -> Executor:
     return LocalExecutor(num_workers) if num_workers > 0 else InProcessExecutor()
 
 
-def _budget_bytes(max_ram_gb: float | None) -> int:
+def _limit_bytes(max_ram_gb: float | None) -> int | None:
     if max_ram_gb is None:
-        return int(DEFAULT_SHARE_OF_FREE_RAM * available_ram_bytes())
+        return None
     if not max_ram_gb > 0:
         raise UsageError("The memory budget must be above 0 GB.", found=f"{max_ram_gb} GB")
     return int(max_ram_gb * BYTES_PER_GB)
@@ -179,7 +184,7 @@ class _Run(Generic[A, R]):
         function: Callable[[A], R],
         tasks: Sequence[CaseTask[A]],
         executor: Executor,
-        budget: int,
+        budget: Callable[[], int],
         description: str,
         stop: bool,
         on_result: Callable[[str, R], None] | None,
@@ -227,17 +232,18 @@ class _Run(Generic[A, R]):
 
     def _next_that_fits(self) -> CaseTask[A] | None:
         """The next case within the budget; smaller ones may pass a large one, but not for ever."""
-        free = self._budget - sum(t.ram_bytes for t in self._running.values())
+        budget = self._budget()
+        free = budget - sum(t.ram_bytes for t in self._running.values())
         for index, task in enumerate(self._waiting):
             alone = not self._running
             if task.ram_bytes <= free or alone:
-                if task.ram_bytes > self._budget:
+                if task.ram_bytes > budget:
                     _log.warning(
                         "%s: case %s needs about %.1f GB of memory, more than the budget of %.1f GB; it runs alone.",
                         self._description,
                         task.case,
                         task.ram_bytes / BYTES_PER_GB,
-                        self._budget / BYTES_PER_GB,
+                        budget / BYTES_PER_GB,
                     )
                 self._overtaken = self._overtaken + 1 if index else 0
                 return self._waiting.pop(index)
@@ -246,7 +252,7 @@ class _Run(Generic[A, R]):
         return None
 
     def _start(self, task: CaseTask[A]) -> None:
-        self._running[self._executor.submit(self._function, task.argument)] = task
+        self._running[self._executor.submit(self._function, task.argument, task.ram_bytes)] = task
 
     def _finish(self, task: CaseTask[A], future: Future[R], bar: Progress) -> None:
         try:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from nnunet_pt.core.console import get_logger
 from nnunet_pt.core.errors import DatasetError, ImageError, NnunetError
 from nnunet_pt.core.files import write_json
-from nnunet_pt.core.workers import CaseTask, MapResult, map_cases, map_in_threads
+from nnunet_pt.core.workers import CaseTask, Executor, MapResult, map_cases, map_in_threads
 from nnunet_pt.dataset.case_check import CaseCheck, CaseResult, check_case
 from nnunet_pt.dataset.cases import (
     Case,
@@ -148,6 +148,7 @@ def verify_dataset_integrity(
     max_ram_gb: float | None = None,
     progress: bool = True,
     report_path: Path | None = None,
+    executor: Executor | None = None,
 ) -> IntegrityReport:
     """Check a raw dataset, print the report, and refuse the dataset if there are errors.
 
@@ -157,6 +158,7 @@ def verify_dataset_integrity(
         max_ram_gb: Memory budget of the workers; by default most of what is free.
         progress: Show the progress.
         report_path: Where to write the report as JSON; nowhere by default.
+        executor: Where the cases are checked instead of in ``num_workers`` processes of this machine.
 
     Returns:
         The report, which holds no errors.
@@ -164,7 +166,9 @@ def verify_dataset_integrity(
     Raises:
         DatasetError: If there are errors; its text is the report.
     """
-    report = check_dataset(raw_dataset_folder, num_workers=num_workers, max_ram_gb=max_ram_gb, progress=progress)
+    report = check_dataset(
+        raw_dataset_folder, num_workers=num_workers, max_ram_gb=max_ram_gb, progress=progress, executor=executor
+    )
     if report_path is not None:
         write_json(report_path, report.to_json())
     where = None if report_path is None else f"the complete report is {report_path}"
@@ -175,7 +179,12 @@ def verify_dataset_integrity(
 
 
 def check_dataset(
-    raw_dataset_folder: Path, *, num_workers: int, max_ram_gb: float | None = None, progress: bool = True
+    raw_dataset_folder: Path,
+    *,
+    num_workers: int,
+    max_ram_gb: float | None = None,
+    progress: bool = True,
+    executor: Executor | None = None,
 ) -> IntegrityReport:
     """Like :func:`verify_dataset_integrity`, but only gives the report."""
     name = raw_dataset_folder.name
@@ -191,7 +200,7 @@ def check_dataset(
         discovery = Discovery(cases=(), missing={}, foreign=())
     else:
         findings += _file_findings(raw_dataset_folder, description, discovery)
-        findings += _case_findings(description, discovery.cases, num_workers, max_ram_gb, progress)
+        findings += _case_findings(description, discovery.cases, num_workers, max_ram_gb, progress, executor)
     order = list(KINDS)
     findings.sort(key=lambda f: (order.index(f.kind), f.case or ""))
     num_cases = len(discovery.cases) + len(discovery.missing)
@@ -242,7 +251,12 @@ def _missing_files(case: Case) -> list[Path]:
 
 
 def _case_findings(
-    description: DatasetDescription, cases: Sequence[Case], num_workers: int, max_ram_gb: float | None, progress: bool
+    description: DatasetDescription,
+    cases: Sequence[Case],
+    num_workers: int,
+    max_ram_gb: float | None,
+    progress: bool,
+    executor: Executor | None,
 ) -> Iterable[Finding]:
     if description.cases is not None:
         cases = [case for case in cases if not _missing_files(case)]
@@ -276,6 +290,7 @@ def _case_findings(
         description="Checking the dataset",
         on_failure="continue",
         progress=progress,
+        executor=executor,
     )
     for failure in outcome.failures:
         yield Finding(kind="crashed", text=failure.reason, case=failure.case)

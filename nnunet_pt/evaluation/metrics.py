@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 from nnunet_pt.core.console import get_logger
 from nnunet_pt.core.errors import NnunetError, PredictionError
 from nnunet_pt.core.files import storage_errors
-from nnunet_pt.core.workers import CaseTask, map_cases
+from nnunet_pt.core.workers import CaseTask, Executor, map_cases
 from nnunet_pt.dataset.cases import listed, shortened
 from nnunet_pt.dataset.images.base import FloatImage, Properties, rounded
 from nnunet_pt.dataset.images.registry import reader_writer_by_name
@@ -68,10 +68,17 @@ class EvaluationSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Pair:
+class Pair:
+    """What is compared, and how."""
+
     reference: Path
     prediction: Path
     settings: EvaluationSettings
+
+    @property
+    def case(self) -> str:
+        """Identifier of the case."""
+        return self.prediction.name.removesuffix(self.settings.file_ending)
 
 
 def evaluate_files(reference: Path, prediction: Path, settings: EvaluationSettings) -> CaseMetrics:
@@ -81,10 +88,10 @@ def evaluate_files(reference: Path, prediction: Path, settings: EvaluationSettin
         ImageError: If one of them cannot be read; if both, the text is about both.
         PredictionError: If their shapes differ.
     """
-    return _evaluate(_Pair(reference=reference, prediction=prediction, settings=settings))
+    return _evaluate(Pair(reference=reference, prediction=prediction, settings=settings))
 
 
-def _evaluate(pair: _Pair) -> CaseMetrics:
+def _evaluate(pair: Pair) -> CaseMetrics:
     reference, prediction, settings = pair.reference, pair.prediction, pair.settings
     (expected, place), (found, other_place) = _read_both(pair)
     if expected.shape != found.shape:
@@ -114,7 +121,7 @@ def _evaluate(pair: _Pair) -> CaseMetrics:
     return CaseMetrics(reference_file=reference, prediction_file=prediction, metrics=metrics, remarks=tuple(remarks))
 
 
-def _read_both(pair: _Pair) -> list[tuple[FloatImage, Properties]]:
+def _read_both(pair: Pair) -> list[tuple[FloatImage, Properties]]:
     reader = reader_writer_by_name(pair.settings.reader_name)
     images, errors = [], []
     for path in (pair.reference, pair.prediction):
@@ -150,7 +157,7 @@ def _odd_values(image: FloatImage, known: Sequence[int]) -> str:
     return f"values that are no labels: {', '.join(f'{v:g}' for v in odd[:_MAX_VALUES])}{more}"
 
 
-def _evaluate_pair(pair: _Pair) -> CaseMetrics | NnunetError:
+def _evaluate_pair(pair: Pair) -> CaseMetrics | NnunetError:
     try:
         return _evaluate(pair)
     except NnunetError as error:  # all of them are reported together
@@ -166,6 +173,7 @@ def evaluate_folder(
     chill: bool = False,
     num_processes: int = 0,
     progress: bool = True,
+    executor: Executor | None = None,
 ) -> Summary:
     """Compare all segmentations of a folder with the references of the same names.
 
@@ -177,34 +185,79 @@ def evaluate_folder(
         chill: Accept references without a prediction.
         num_processes: Worker processes; 0 works in this process.
         progress: Show the progress.
+        executor: Where the cases are compared instead of in processes of this machine.
 
     Raises:
         PredictionError: If there is no prediction, or predictions or references are missing; all are named.
         NnunetError: If files cannot be read or do not fit together; all are named.
     """
-    predictions = _segmentations(prediction_folder, settings.file_ending)
-    references = _segmentations(reference_folder, settings.file_ending)
+    pairs = find_pairs(reference_folder, prediction_folder, settings, cases=cases, chill=chill)
+    return Summary.of(compare_pairs(pairs, num_processes=num_processes, progress=progress, executor=executor))
+
+
+def find_pairs(
+    reference_folder: Path,
+    prediction_folder: Path,
+    settings: EvaluationSettings,
+    *,
+    cases: Collection[str] | None = None,
+    chill: bool = False,
+) -> list[Pair]:
+    """What is to be compared, sorted by name; see :func:`evaluate_folder`."""
+    predictions = segmentations(prediction_folder, settings.file_ending)
+    references = segmentations(reference_folder, settings.file_ending)
     if cases is not None:
         names = {f"{case}{settings.file_ending}" for case in cases}
         predictions, references = predictions & names, references & names
-        missing = names - predictions
+        missing = set() if chill else names - predictions
     else:
         missing = set() if chill else references - predictions
     _require_pairs(predictions, predictions - references, missing, reference_folder, prediction_folder, settings)
-    tasks = []
-    for name in sorted(predictions):
-        pair = _Pair(reference=reference_folder / name, prediction=prediction_folder / name, settings=settings)
-        tasks.append(
-            CaseTask(case=name.removesuffix(settings.file_ending), argument=pair, ram_bytes=_estimate_ram(pair))
-        )
-    outcome = map_cases(_evaluate_pair, tasks, num_workers=num_processes, description="Evaluating", progress=progress)
+    return [
+        Pair(reference=reference_folder / name, prediction=prediction_folder / name, settings=settings)
+        for name in sorted(predictions)
+    ]
+
+
+def compare_pairs(
+    pairs: Sequence[Pair],
+    *,
+    num_processes: int = 0,
+    progress: bool = True,
+    on_result: Callable[[str, CaseMetrics], None] | None = None,
+    executor: Executor | None = None,
+) -> list[CaseMetrics]:
+    """Compare segmentations with their references; see :func:`evaluate_folder`.
+
+    Args:
+        pairs: What is to be compared.
+        num_processes: Worker processes; 0 works in this process.
+        progress: Show the progress.
+        on_result: Called in this process with the name of each case and its metrics.
+        executor: Where the cases are compared instead of in processes of this machine.
+    """
+
+    def pass_on(case: str, result: CaseMetrics | NnunetError) -> None:
+        if on_result is not None and isinstance(result, CaseMetrics):
+            on_result(case, result)
+
+    tasks = [CaseTask(case=pair.case, argument=pair, ram_bytes=_estimate_ram(pair)) for pair in pairs]
+    outcome = map_cases(
+        _evaluate_pair,
+        tasks,
+        num_workers=num_processes,
+        description="Evaluating",
+        progress=progress,
+        executor=executor,
+        on_result=pass_on,
+    )
     errors = [r for r in outcome.results.values() if isinstance(r, NnunetError)]
     if errors:
         raise _combined(errors, f"{len(errors)} of {len(tasks)} cases cannot be evaluated.")
     done = [r for r in outcome.results.values() if isinstance(r, CaseMetrics)]
     if remarks := [f"  - {remark}" for case in done for remark in case.remarks]:
         _log.warning("These files were compared voxel by voxel all the same:\n%s", shortened(remarks))
-    return Summary.of(done)
+    return done
 
 
 def _combined(errors: Sequence[NnunetError], heading: str) -> NnunetError:
@@ -216,7 +269,8 @@ def _combined(errors: Sequence[NnunetError], heading: str) -> NnunetError:
     return kind("\n  ".join([heading, *(f"- {e.text()}".replace("\n", "\n    ") for e in errors)]))
 
 
-def _segmentations(folder: Path, file_ending: str) -> set[str]:
+def segmentations(folder: Path, file_ending: str) -> set[str]:
+    """Names of the files of a folder that have the right ending."""
     with storage_errors(folder):
         return {p.name for p in folder.iterdir() if p.name.endswith(file_ending) and not p.name.startswith(".")}
 
@@ -245,7 +299,7 @@ def _require_pairs(
         )
 
 
-def _estimate_ram(pair: _Pair) -> int:
+def _estimate_ram(pair: Pair) -> int:
     """Bytes that a comparison needs; 0 for a file that the comparison itself will complain about."""
     try:
         header = reader_writer_by_name(pair.settings.reader_name).read_header(pair.reference)

@@ -8,13 +8,16 @@ from pathlib import Path
 
 from nnunet_pt.core.console import get_logger
 from nnunet_pt.core.errors import DatasetError, PredictionError, UsageError
+from nnunet_pt.core.executor import Executor
 from nnunet_pt.core.files import storage_errors
+from nnunet_pt.core.parts import WHOLE, Part
 from nnunet_pt.core.resources import default_num_processes
 from nnunet_pt.dataset.description import DatasetDescription
 from nnunet_pt.dataset.images.base import ImageReaderWriter
 from nnunet_pt.dataset.images.registry import choose_by_examples, reader_writer_by_name, reader_writers
 from nnunet_pt.dataset.labels import Labels, LabelValue
 from nnunet_pt.evaluation.metrics import EvaluationSettings, evaluate_folder
+from nnunet_pt.evaluation.shared import SharedEvaluation
 from nnunet_pt.evaluation.summary import FILE_NAME, Summary
 from nnunet_pt.evaluation.table import class_names, summary_table
 from nnunet_pt.plans.plans import Plans
@@ -37,9 +40,12 @@ class EvaluateRequest:
         chill: Accept references without a prediction.
         num_processes: Worker processes; None for the default, at most 8.
         progress: Show the progress.
+        num_parts: Number of processes that share the cases, see :mod:`nnunet_pt.core.parts`.
+        part_id: Number of this process.
+        executor: Where the cases are compared instead of in ``num_processes`` processes of this machine.
 
     Raises:
-        UsageError: If the output is not called ``.json``.
+        UsageError: If the output is not called ``.json``, or there is no such part.
     """
 
     references: Path
@@ -50,10 +56,19 @@ class EvaluateRequest:
     chill: bool = False
     num_processes: int | None = None
     progress: bool = True
+    num_parts: int = 1
+    part_id: int = 0
+    executor: Executor | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        Part(number=self.part_id, total=self.num_parts)  # complains if there is no such part
         if self.output is not None and self.output.suffix != ".json":
             raise UsageError("The output of an evaluation is a JSON file.", found=self.output, expected="*.json")
+
+    @property
+    def part(self) -> Part:
+        """The cases of this process."""
+        return Part(number=self.part_id, total=self.num_parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,40 +76,66 @@ class Evaluation:
     """What an evaluation gave.
 
     Attributes:
-        result: Metrics of all cases and their means.
-        path: Where they were written.
+        result: Metrics of all cases and their means; None if parts are missing, or another process put all
+            together.
+        path: Where they are written.
         names: Names of the classes.
+        part: Which of the cases.
+        missing_parts: Parts that have to be done before all are put together.
     """
 
-    result: Summary
+    result: Summary | None
     path: Path
     names: Mapping[LabelValue, str]
+    part: Part = WHOLE
+    missing_parts: tuple[int, ...] = ()
 
     def text(self) -> str:
         """A table, and where the file is."""
+        if self.result is None and not self.missing_parts:
+            return f"Evaluation, {self.part} ended. It was done twice, and all parts are put together: {self.path}"
+        if self.result is None:
+            return f"Evaluation, {self.part.waiting_for(self.missing_parts)}: {self.path}"
         cases = len(self.result.cases)
         return f"{summary_table(self.result, self.names)}\nMetrics of {cases} case(s) and their means: {self.path}"
 
 
 def evaluate(request: EvaluateRequest) -> Evaluation:
-    """Compare two folders and write ``summary.json``; nothing is written if anything cannot be compared.
+    """Compare two folders and write ``summary.json``; it is not written if anything cannot be compared.
 
     Raises:
         NnunetError: As :func:`~nnunet_pt.evaluation.metrics.evaluate_folder`.
         StorageError: If the file cannot be written.
     """
-    processes = request.num_processes
-    summary = evaluate_folder(
+    path = request.output or request.predictions / FILE_NAME
+    shared = SharedEvaluation(
         request.references,
         request.predictions,
         request.settings,
+        summary=path,
+        part=request.part,
         chill=request.chill,
-        num_processes=default_num_processes(DEFAULT_PROCESSES) if processes is None else processes,
-        progress=request.progress,
     )
-    path = request.output or request.predictions / FILE_NAME
+    processes = request.num_processes
+    processes = default_num_processes(DEFAULT_PROCESSES) if processes is None else processes
+    if request.part.is_whole and not shared.folder.is_dir():
+        summary = evaluate_folder(
+            request.references,
+            request.predictions,
+            request.settings,
+            chill=request.chill,
+            num_processes=processes,
+            progress=request.progress,
+            executor=request.executor,
+        )
+    else:
+        found = shared.run(num_processes=processes, progress=request.progress, executor=request.executor)
+        if not isinstance(found, Summary):
+            return Evaluation(result=None, path=path, names=request.names, part=request.part, missing_parts=found)
+        summary = found
     summary.save(path)
-    return Evaluation(result=summary, path=path, names=request.names)
+    shared.remove()
+    return Evaluation(result=summary, path=path, names=request.names, part=request.part)
 
 
 def dataset_settings(

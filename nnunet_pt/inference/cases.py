@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nnunet_pt.core.errors import PredictionError
 from nnunet_pt.core.files import storage_errors
+from nnunet_pt.core.parts import Part
 from nnunet_pt.dataset.cases import MAX_LISTED, Case, Discovery, discover_images, files_in, listed, shortened
 
 
@@ -93,7 +94,7 @@ def find_work(
             unusable[name] = f"{len(case.images)} images for the {num_channels} channels of the model"
     if not complete:
         raise _nothing_usable(inputs, outputs.file_ending, unusable, found.foreign)
-    own = sorted({*complete, *unusable})[part_id::num_parts]
+    own = Part(number=part_id, total=num_parts).own({*complete, *unusable})
     finished = {
         name for name in own if skip_existing and name in complete and name not in outdated and outputs.exists(name)
     }

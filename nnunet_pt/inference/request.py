@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nnunet_pt.core.errors import UsageError
+from nnunet_pt.core.parts import Part
 
 ARGUMENTS_FILE = "predict_from_raw_data_args.json"
 
@@ -60,12 +61,7 @@ class PredictRequest:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.part_id < self.num_parts:
-            raise UsageError(
-                "There is no such part.",
-                found=f"-part_id {self.part_id} with -num_parts {self.num_parts}",
-                expected=f"-part_id from 0 to {self.num_parts - 1}" if self.num_parts > 0 else "-num_parts 1 or more",
-            )
+        Part(number=self.part_id, total=self.num_parts)  # complains if there is no such part
         forbidden = dict.fromkeys(self.inputs, "-i") | {self.model_folder: "the model's folder"}
         if self.previous_stage is not None:
             forbidden[self.previous_stage] = "-prev_stage_predictions"

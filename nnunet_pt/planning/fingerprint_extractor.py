@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from nnunet_pt.core.console import get_logger
-from nnunet_pt.core.errors import DatasetError
+from nnunet_pt.core.errors import DatasetError, NnunetError
 from nnunet_pt.core.files import atomic_path, digest_of, make_folder, remove_leftovers
+from nnunet_pt.core.parts import WHOLE, Part, PartNotes, names_in
 from nnunet_pt.core.registry import Registry
 from nnunet_pt.core.resources import default_num_processes
 from nnunet_pt.core.settings import Workspace
-from nnunet_pt.core.workers import CaseFailure, CaseTask, map_cases, map_in_threads
+from nnunet_pt.core.workers import CaseFailure, CaseTask, Executor, map_cases, map_in_threads
 from nnunet_pt.dataset.cases import Case, resolve_dataset_name, training_cases
 from nnunet_pt.dataset.description import FILE_NAME as DATASET_FILE
 from nnunet_pt.dataset.description import DatasetDescription
@@ -58,6 +58,12 @@ class FingerprintRequest:
         progress: Show progress.
         on_failure: "stop" at the first failing case, or measure the others too before giving up.
         extractor: Name of the fingerprint extractor.
+        num_parts: Number of processes that share the cases, see :mod:`nnunet_pt.core.parts`.
+        part_id: Number of this process.
+        executor: Where the cases are worked on instead of in ``num_processes`` processes of this machine.
+
+    Raises:
+        UsageError: If there is no such part, or it is to start over alone.
     """
 
     dataset: int | str
@@ -68,6 +74,17 @@ class FingerprintRequest:
     progress: bool = True
     on_failure: Literal["stop", "continue"] = "stop"
     extractor: str = "DatasetFingerprintExtractor"
+    num_parts: int = 1
+    part_id: int = 0
+    executor: Executor | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.part.require_no_clean(self.clean)
+
+    @property
+    def part(self) -> Part:
+        """The cases of this process."""
+        return Part(number=self.part_id, total=self.num_parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,18 +93,24 @@ class FingerprintResult:
 
     Attributes:
         path: The fingerprint file.
-        fingerprint: The fingerprint; None if cases failed.
+        fingerprint: The fingerprint; None if cases failed, or other parts are missing.
         reused: Whether the file was there already.
         failures: Cases that could not be measured.
+        part: Which of the cases.
+        missing_parts: Parts that have to be done before all are put together.
     """
 
     path: Path
     fingerprint: Fingerprint | None
     reused: bool = False
     failures: tuple[CaseFailure, ...] = ()
+    part: Part = WHOLE
+    missing_parts: tuple[int, ...] = ()
 
     def summary(self) -> str:
         """A few lines for the terminal."""
+        if self.missing_parts:
+            return f"Fingerprint, {self.part.waiting_for(self.missing_parts)}: {self.path}"
         if self.fingerprint is None:
             return f"{self.path} was not written, because {len(self.failures)} cases failed."
         cases = len(self.fingerprint.spacings)
@@ -106,6 +129,11 @@ class MeasureJob:
     num_draws: int
     part: Path
     stamp: str
+
+    @property
+    def name(self) -> str:
+        """Identifier of the case."""
+        return self.case.identifier
 
 
 def extract_fingerprint(request: FingerprintRequest, workspace: Workspace) -> FingerprintResult:
@@ -126,23 +154,26 @@ def _extract(request: FingerprintRequest, workspace: Workspace) -> FingerprintRe
     num_processes = request.num_processes
     if num_processes is None:
         num_processes = default_num_processes(DEFAULT_PROCESSES)
-    if request.verify_integrity:
+    part = request.part
+    if request.verify_integrity and part.number == 0:  # once for all parts
         make_folder(target)
         verify_dataset_integrity(
             raw,
             num_workers=num_processes,
             max_ram_gb=request.max_ram_gb,
             progress=request.progress,
+            executor=request.executor,
             report_path=target / REPORT_NAME,
         )
     path, parts = target / FINGERPRINT_FILE, target / _PARTS_FOLDER
+    notes = PartNotes(parts, part, {})
     if request.clean:
-        shutil.rmtree(parts, ignore_errors=True)
+        notes.remove()
     elif path.is_file():
-        shutil.rmtree(parts, ignore_errors=True)  # a run that ended between writing and tidying up leaves them
+        notes.remove()  # a run that ended between writing and tidying up leaves them
         fingerprint = Fingerprint.load(path)
         _warn_if_outdated(fingerprint, raw, path)
-        return FingerprintResult(path=path, fingerprint=fingerprint, reused=True)
+        return FingerprintResult(path=path, fingerprint=fingerprint, reused=True, part=part)
     description = DatasetDescription.load(raw / DATASET_FILE)
     cases = training_cases(raw, description)
     labels = Labels.from_description(description)
@@ -151,29 +182,71 @@ def _extract(request: FingerprintRequest, workspace: Workspace) -> FingerprintRe
     remove_leftovers(target)
     remove_leftovers(parts)
     jobs = _jobs(cases, description, labels, parts)
+    if not part.is_whole:
+        first = jobs[0]
+        settings = _settings(first.reader_name, first.num_draws, first.num_channels, first.labels)
+        notes = PartNotes(parts, part, {"dataset.json": settings, "cases": sorted(j.name for j in jobs)})
+        notes.begin()
+    mine = set(part.own(j.name for j in jobs))
+    try:
+        failures = _measure([j for j in jobs if j.name in mine], request, num_processes, f"Fingerprint of {name}")
+        if failures and (part.is_whole or not path.is_file()):
+            return FingerprintResult(path=path, fingerprint=None, failures=failures, part=part)
+        if not part.is_whole:
+            notes.finish()
+            missing = _missing(part, jobs)
+            if missing and path.is_file():
+                return _overtaken(notes, path, part)
+            if missing:
+                return FingerprintResult(path=path, fingerprint=None, part=part, missing_parts=missing)
+        fingerprint = _merge([j.part for j in jobs], description.num_channels, name)
+    except (NnunetError, FileNotFoundError):
+        if part.is_whole or not path.is_file():
+            raise
+        return _overtaken(notes, path, part)
+    fingerprint.save(path)
+    notes.remove()
+    return FingerprintResult(path=path, fingerprint=fingerprint, part=part)
+
+
+def _overtaken(notes: PartNotes, path: Path, part: Part) -> FingerprintResult:
+    """Other processes did the same part, too, put all parts together, and removed them before this one was done."""
+    notes.remove()
+    return FingerprintResult(path=path, fingerprint=Fingerprint.load(path), reused=True, part=part)
+
+
+def _measure(
+    jobs: Sequence[MeasureJob], request: FingerprintRequest, num_processes: int, description: str
+) -> tuple[CaseFailure, ...]:
+    """Measure the cases that are not measured yet."""
     todo = [j for j, done in zip(jobs, map_in_threads(_is_done, jobs), strict=True) if not done]
     estimates = map_in_threads(_estimate_ram, todo)
     try:
         outcome = map_cases(
             measure_case,
-            [
-                CaseTask(case=j.case.identifier, argument=j, ram_bytes=ram)
-                for j, ram in zip(todo, estimates, strict=True)
-            ],
+            [CaseTask(case=j.name, argument=j, ram_bytes=ram) for j, ram in zip(todo, estimates, strict=True)],
             num_workers=num_processes,
             max_ram_gb=request.max_ram_gb,
-            description=f"Fingerprint of {name}",
+            description=description,
             on_failure=request.on_failure,
             progress=request.progress,
+            executor=request.executor,
         )
     finally:
-        remove_leftovers(parts)  # of workers that were killed
-    if outcome.failures:
-        return FingerprintResult(path=path, fingerprint=None, failures=outcome.failures)
-    fingerprint = _merge([j.part for j in jobs], description.num_channels, name)
-    fingerprint.save(path)
-    shutil.rmtree(parts, ignore_errors=True)
-    return FingerprintResult(path=path, fingerprint=fingerprint)
+        for folder in {job.part.parent for job in jobs}:
+            remove_leftovers(folder)  # of workers that were killed
+    return outcome.failures
+
+
+def _missing(part: Part, jobs: Sequence[MeasureJob]) -> tuple[int, ...]:
+    """Parts with cases that are not measured; the names of files are looked at first, since that is quick."""
+    there = names_in(jobs[0].part.parent)
+    names = [job.name for job in jobs]
+    missing = part.missing(names, lambda name: f"{name}.npz" in there)
+    if missing:
+        return missing
+    done = {job.name for job, is_done in zip(jobs, map_in_threads(_is_done, jobs), strict=True) if is_done}
+    return part.missing(names, done.__contains__)
 
 
 def _warn_if_outdated(fingerprint: Fingerprint, raw: Path, path: Path) -> None:
@@ -199,14 +272,7 @@ EXTRACTORS: Registry[Callable[[FingerprintRequest, Workspace], FingerprintResult
 def _jobs(cases: Sequence[Case], description: DatasetDescription, labels: Labels, parts: Path) -> list[MeasureJob]:
     reader = choose_reader_writer(description, cases[0].images[0])
     num_draws = NUM_SAMPLES // len(cases)
-    settings = [
-        _PARTS_VERSION,
-        reader.name,
-        num_draws,
-        description.num_channels,
-        labels.all_labels,
-        labels.ignore_label,
-    ]
+    settings = _settings(reader.name, num_draws, description.num_channels, labels)
     return [
         MeasureJob(
             case=case,
@@ -219,6 +285,11 @@ def _jobs(cases: Sequence[Case], description: DatasetDescription, labels: Labels
         )
         for case in cases
     ]
+
+
+def _settings(reader_name: str, num_draws: int, num_channels: int, labels: Labels) -> list[Any]:
+    """Whatever a measurement depends on besides the files of the case."""
+    return [_PARTS_VERSION, reader_name, num_draws, num_channels, labels.all_labels, labels.ignore_label]
 
 
 def _stamp(case: Case, settings: Sequence[Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +11,7 @@ from nnunet_pt.core.console import get_logger
 from nnunet_pt.core.errors import UsageError
 from nnunet_pt.core.files import json_text
 from nnunet_pt.core.settings import Workspace
-from nnunet_pt.core.workers import CaseFailure
+from nnunet_pt.core.workers import CaseFailure, Executor
 from nnunet_pt.dataset.cases import resolve_dataset_name
 from nnunet_pt.planning.fingerprint_extractor import FingerprintRequest, FingerprintResult, extract_fingerprint
 from nnunet_pt.planning.planner import PlanRequest, plan_experiment
@@ -55,6 +55,7 @@ class PlanAndPreprocessRequest:
         max_ram_gb: Memory budget of all workers together.
         progress: Show progress.
         on_failure: "stop" at the first failing case, or "continue" with the others.
+        executor: Where the cases are worked on instead of in processes of this machine.
 
     Raises:
         UsageError: If there are no datasets, or the numbers of processes do not fit the configurations.
@@ -76,6 +77,7 @@ class PlanAndPreprocessRequest:
     max_ram_gb: float | None = None
     progress: bool = True
     on_failure: Literal["stop", "continue"] = "stop"
+    executor: Executor | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.datasets:
@@ -94,6 +96,7 @@ class PlanAndPreprocessRequest:
             progress=self.progress,
             on_failure=self.on_failure,
             extractor=self.extractor,
+            executor=self.executor,
         )
 
     def plan_request(self, dataset: int | str) -> PlanRequest:
@@ -118,6 +121,7 @@ class PlanAndPreprocessRequest:
             max_ram_gb=self.max_ram_gb,
             progress=self.progress,
             on_failure=self.on_failure,
+            executor=self.executor,
         )
 
 

@@ -4,6 +4,9 @@ Beside each data folder lies ``<data_identifier>.manifest.jsonl``, one line for 
 raw files, of the settings and of the files written. It cannot lie inside the folder, because nnU-Net infers the storage
 format from the file endings there. A line is appended when a case is complete; a process killed at any moment loses at
 most the line being written, and its case is done again.
+
+Processes that share the cases of a folder each append to a file of their own in ``<data_identifier>.parts``, since
+lines that two machines append to one file over a network can overwrite each other.
 """
 
 from __future__ import annotations
@@ -14,7 +17,9 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from nnunet_pt.core.errors import StorageError
 from nnunet_pt.core.files import checksum, storage_errors, write_text
+from nnunet_pt.core.parts import names_in, own_file_name, retried
 from nnunet_pt.preprocessing.store import case_files
 
 
@@ -109,26 +114,65 @@ def _input_names(paths: Sequence[Path]) -> list[str]:
 
 
 class Manifest:
-    """The records of one data folder."""
+    """The records of one data folder.
 
-    def __init__(self, data_folder: Path) -> None:
+    Args:
+        data_folder: The folder.
+        shared: Other processes work on the folder, too: write to a file of our own.
+    """
+
+    def __init__(self, data_folder: Path, *, shared: bool = False) -> None:
         self.path = data_folder.with_name(f"{data_folder.name}.manifest.jsonl")
-        self.records: dict[str, CaseRecord] = {}
-        if self.path.is_file():
-            with storage_errors(self.path):
-                lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
-            self.records = {r.case: r for line in lines if (r := CaseRecord.from_line(line)) is not None}
+        self.parts = data_folder.with_name(f"{data_folder.name}.parts")
+        self._target = self.parts / own_file_name("cases", ".jsonl") if shared else self.path
+        # The parts come first: who puts them together removes them after the records are in the manifest itself
+        of_parts = [
+            record
+            for name in sorted(names_in(self.parts))
+            if name.endswith(".jsonl")
+            for record in _read(self.parts / name)
+        ]
+        self.records = {record.case: record for record in _read(self.path)}
+        self._others: dict[str, list[CaseRecord]] = {}
+        for record in of_parts:
+            self._others.setdefault(record.case, []).append(record)
+            self.records.setdefault(record.case, record)
+
+    def candidates(self, case: str) -> list[CaseRecord]:
+        """All that was ever recorded about a case, if parts were done twice or after other settings."""
+        found = [self.records[case]] if case in self.records else []
+        return found + [record for record in self._others.get(case, ()) if record not in found]
+
+    def clear(self) -> None:
+        """Forget all cases."""
+        self.records.clear()
+        self._others.clear()
 
     def keep(self, cases: Iterable[str]) -> None:
         """Forget all other cases and write the file anew, one line a case in sorted order."""
         wanted = set(cases)
         self.records = {case: self.records[case] for case in sorted(self.records) if case in wanted}
+        self._others.clear()
         write_text(self.path, "".join(r.to_line() for r in self.records.values()))
 
     def add(self, record: CaseRecord) -> None:
         """Remember a finished case for good."""
         self.records[record.case] = record
-        with storage_errors(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(record.to_line())
+        retried(lambda: self._append(record.to_line()), self._target.parent)
+
+    def _append(self, line: str) -> None:
+        with storage_errors(self._target), self._target.open("a", encoding="utf-8") as file:
+            file.write(line)
             file.flush()
             os.fsync(file.fileno())
+
+
+def _read(path: Path) -> list[CaseRecord]:
+    try:
+        with storage_errors(path):
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except StorageError:
+        if path.exists():
+            raise
+        return []
+    return [record for line in lines if (record := CaseRecord.from_line(line)) is not None]

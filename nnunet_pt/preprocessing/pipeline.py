@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from nnunet_pt.core.console import get_logger
 from nnunet_pt.core.errors import UnknownNameError, UsageError
 from nnunet_pt.core.files import TEMPORARY_PREFIX, copy_file, make_folder, remove_leftovers, storage_errors
+from nnunet_pt.core.parts import WHOLE, Part, PartNotes
 from nnunet_pt.core.registry import Registry
 from nnunet_pt.core.resources import available_cpus
 from nnunet_pt.core.settings import Workspace
-from nnunet_pt.core.workers import CaseFailure, CaseTask, map_cases, map_in_threads
+from nnunet_pt.core.workers import CaseFailure, CaseTask, Executor, map_cases, map_in_threads
 from nnunet_pt.dataset.cases import Case, resolve_dataset_name, training_cases
 from nnunet_pt.dataset.description import FILE_NAME as DATASET_FILE
 from nnunet_pt.dataset.description import DatasetDescription
@@ -60,6 +62,12 @@ class PreprocessRequest:
         on_failure: "stop" at the first failing case, or "continue" with the others.
         any_layout: Keep cases that other plans sharing the folder made for another patch size, too: the same data in
             other chunks, which takes a little longer to read.
+        num_parts: Number of processes that share the cases, see :mod:`nnunet_pt.core.parts`.
+        part_id: Number of this process.
+        executor: Where the cases are worked on instead of in ``num_processes`` processes of this machine.
+
+    Raises:
+        UsageError: If there is no such part, or it is to start over alone.
     """
 
     dataset: int | str
@@ -72,6 +80,17 @@ class PreprocessRequest:
     progress: bool = True
     on_failure: Literal["stop", "continue"] = "stop"
     any_layout: bool = False
+    num_parts: int = 1
+    part_id: int = 0
+    executor: Executor | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.part.require_no_clean(self.clean)
+
+    @property
+    def part(self) -> Part:
+        """The cases of this process."""
+        return Part(number=self.part_id, total=self.num_parts)
 
     def processes_for(self, index: int) -> int:
         """Worker processes for the configuration at this position."""
@@ -99,6 +118,7 @@ class ConfigurationResult:
         kept: Cases that were already there and current.
         damaged: Cases found damaged, and rebuilt.
         failures: Cases that could not be preprocessed.
+        missing_parts: Parts that have to be done before all are put together.
     """
 
     name: str
@@ -107,6 +127,7 @@ class ConfigurationResult:
     kept: tuple[str, ...]
     damaged: tuple[str, ...]
     failures: tuple[CaseFailure, ...]
+    missing_parts: tuple[int, ...] = ()
 
     def summary(self) -> str:
         """One line."""
@@ -126,11 +147,13 @@ class PreprocessResult:
         dataset: Folder name of the dataset.
         configurations: One entry for each configuration worked on.
         skipped: Requested configurations that the plans do not have.
+        part: Which of the cases.
     """
 
     dataset: str
     configurations: tuple[ConfigurationResult, ...]
     skipped: tuple[str, ...]
+    part: Part = WHOLE
 
     @property
     def failures(self) -> tuple[CaseFailure, ...]:
@@ -139,7 +162,11 @@ class PreprocessResult:
 
     def summary(self) -> str:
         """A few lines for the terminal."""
-        lines = [f"{self.dataset}", *(f"  {c.summary()}" for c in self.configurations)]
+        lines = [f"{self.dataset}{'' if self.part.is_whole else f', {self.part}'}"]
+        for done in self.configurations:
+            lines.append(f"  {done.summary()}")
+            if done.missing_parts:
+                lines.append(f"  {done.name}: {self.part.waiting_for(done.missing_parts)}.")
         if self.skipped:
             lines.append(f"  not in the plans, skipped: {', '.join(self.skipped)}")
         return "\n".join(lines)
@@ -180,8 +207,11 @@ def preprocess_dataset(request: PreprocessRequest, workspace: Workspace) -> Prep
         )
         for n, settings in jobs
     ]
+    mine = set(request.part.own(c.identifier for c in cases))
+    if any(r.missing_parts for r in results):
+        cases = tuple(c for c in cases if c.identifier in mine)
     copy_ground_truth(cases, description.file_ending, target / GT_FOLDER)
-    return PreprocessResult(dataset=name, configurations=tuple(results), skipped=skipped)
+    return PreprocessResult(dataset=name, configurations=tuple(results), skipped=skipped, part=request.part)
 
 
 def _preprocess_configuration(
@@ -195,15 +225,30 @@ def _preprocess_configuration(
     folder = target / settings.configuration.data_identifier
     make_folder(folder)
     remove_leftovers(folder)
-    manifest = Manifest(folder)
-    if request.clean:
-        manifest.records.clear()
     digests = {settings.digest()} | (_digests_of_others(settings, target) if request.any_layout else set())
-    current, damaged = _sort_out(manifest, digests, cases, folder, read=request.verify)
-    manifest.keep(current)
-    _remove_outdated(folder, current)
-    todo = [c for c in cases if c.identifier not in current]
-    threads = max(1, available_cpus() // max(1, min(num_processes, len(todo))))
+    manifest = Manifest(folder, shared=not request.part.is_whole)
+    notes = PartNotes(
+        manifest.parts, request.part, {"plans": settings.digest(), "cases": sorted(c.identifier for c in cases)}
+    )
+    if request.part.is_whole:
+        own = tuple(cases)
+        if request.clean:
+            manifest.clear()
+        current, damaged = _sort_out(manifest, digests, cases, folder, read=request.verify)
+        manifest.keep(current)
+        notes.remove()  # the manifest holds what parts did
+        _remove_outdated(folder, current)
+    else:
+        mine = set(request.part.own(c.identifier for c in cases))
+        own = tuple(c for c in cases if c.identifier in mine)
+        notes.begin()
+        current, damaged = _sort_out(manifest, digests, own, folder, read=request.verify)
+        _remove_stale(manifest, folder, mine - current)
+    todo = [c for c in own if c.identifier not in current]
+    if request.executor is None:
+        threads = max(1, available_cpus() // max(1, min(num_processes, len(todo))))
+    else:
+        threads = request.executor.threads
     tasks = [
         CaseTask(
             case=case.identifier,
@@ -221,11 +266,17 @@ def _preprocess_configuration(
             description=f"Preprocessing {target.name} {name}",
             on_failure=request.on_failure,
             progress=request.progress,
+            executor=request.executor,
             on_result=lambda _, record: manifest.add(record),
         )
     finally:
         remove_leftovers(folder)  # of workers that were killed
-    manifest.keep(manifest.records)
+    missing: tuple[int, ...] = ()
+    if request.part.is_whole:
+        manifest.keep(manifest.records)
+    elif not outcome.failures:
+        notes.finish()
+        missing = _put_together(notes, digests, cases, folder)
     return ConfigurationResult(
         name=name,
         folder=folder,
@@ -233,7 +284,25 @@ def _preprocess_configuration(
         kept=tuple(sorted(current)),
         damaged=damaged,
         failures=outcome.failures,
+        missing_parts=missing,
     )
+
+
+def _put_together(notes: PartNotes, digests: set[str], cases: Sequence[Case], folder: Path) -> tuple[int, ...]:
+    """Make one data folder with one manifest of the parts if all are there; else tell which are missing."""
+    manifest = Manifest(folder)
+    names = [case.identifier for case in cases]
+    # Records are looked at first: asking for the files of every case is slow, and for nothing while parts are missing
+    missing = notes.part.missing(names, lambda n: any(r.settings in digests for r in manifest.candidates(n)))
+    if missing:
+        return missing
+    current, _ = _sort_out(manifest, digests, cases, folder, read=False)
+    missing = notes.part.missing(names, current.__contains__)
+    if not missing:
+        manifest.keep(current)
+        _remove_outdated(folder, current)
+        notes.remove()
+    return missing
 
 
 def _digests_of_others(settings: CaseSettings, target: Path) -> set[str]:
@@ -246,16 +315,31 @@ def _sort_out(
     manifest: Manifest, digests: set[str], cases: Sequence[Case], folder: Path, *, read: bool
 ) -> tuple[set[str], tuple[str, ...]]:
     """Which cases need no work, and which of the recorded ones turned out damaged."""
+
+    def looked_at(case: Case) -> tuple[list[CaseRecord], CaseRecord | None]:
+        files = input_files(case)
+        records = [r for r in manifest.candidates(case.identifier) if r.is_current(digests, files)]
+        return records, next((r for r in records if r.is_intact(folder, read=read)), None)
+
     current, damaged = set(), []
-    for case in cases:
-        record = manifest.records.get(case.identifier)
-        if record is None or not record.is_current(digests, input_files(case)):
-            continue
-        if record.is_intact(folder, read=read):
+    for case, (records, intact) in zip(cases, map_in_threads(looked_at, cases), strict=True):
+        if intact is not None:
+            manifest.records[case.identifier] = intact
             current.add(case.identifier)
-        else:
+        elif records:
             damaged.append(case.identifier)
     return current, tuple(damaged)
+
+
+def _remove_stale(manifest: Manifest, folder: Path, outdated: Iterable[str]) -> None:
+    """Delete recorded files of outdated cases of a part, but none that another process made anew meanwhile."""
+    for case in outdated:
+        for record in manifest.candidates(case):
+            for name, stamp in record.outputs.items():
+                with contextlib.suppress(FileNotFoundError):
+                    status = (folder / name).stat()
+                    if (status.st_size, status.st_mtime_ns) == (stamp.size, stamp.mtime_ns):
+                        (folder / name).unlink()
 
 
 def _remove_outdated(folder: Path, current: set[str]) -> None:
@@ -264,7 +348,7 @@ def _remove_outdated(folder: Path, current: set[str]) -> None:
     with storage_errors(folder):
         for path in folder.iterdir():
             # What is being written belongs to a process that is about to end, or to another run
-            if path.is_file() and path.name not in wanted and not path.name.startswith(TEMPORARY_PREFIX):
+            if path.name not in wanted and not path.name.startswith(TEMPORARY_PREFIX) and path.is_file():
                 path.unlink(missing_ok=True)
 
 

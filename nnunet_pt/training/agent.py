@@ -18,7 +18,7 @@ from nnunet_pt.core.errors import TrainingError, TrainingStopped
 
 _PASSED_ON = ("SIGTERM", "SIGINT", "SIGUSR1")
 _LEFT_TO_AGENT = "SIGHUP,SIGQUIT"
-_STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+_STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGUSR1)
 _MOST_INTERRUPTIONS = 2  # by Ctrl-C; the first one saves, the second one ends, whatever comes then kills
 _SIGNALLED = {
     "SIGKILL": "the system may have run out of memory, or somebody killed it",

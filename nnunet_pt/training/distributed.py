@@ -14,10 +14,13 @@ from torch import Tensor
 
 from nnunet_pt.core.errors import TrainingError
 from nnunet_pt.core.settings import Launch
-from nnunet_pt.training.meeting_point import interruptible, meeting_host
+from nnunet_pt.training.heartbeat import Heartbeat
+from nnunet_pt.training.meeting_point import interruptible, meeting_host, wait_until_reached
 
-# Longer than a slow file system needs for a checkpoint, and than one case of the final validation takes
-TIMEOUT = timedelta(minutes=30)
+# Machines of a cluster do not start at the same moment, and load Python from a slow disk
+JOIN_TIMEOUT = timedelta(seconds=90)
+# Whoever is lost is noticed by the heartbeat; others may have much less to validate than the last one
+TIMEOUT = timedelta(hours=12)
 _LOST = ("gloo", "Connection closed by peer", "Connection reset by peer")  # gloo raises nothing more specific
 
 
@@ -87,38 +90,75 @@ def process_group(launch: Launch | None, device: torch.device) -> Iterator[Proce
     if launch is None or not processes.are_several:
         yield processes
         return
+    heartbeat = _meet(launch, device)
+    try:
+        yield processes
+    except BaseException as error:
+        if not _is_of_others(error):
+            heartbeat.tell(error)
+            raise
+        assert isinstance(error, Exception)
+        raise heartbeat.explain(error) from error
+    else:
+        heartbeat.tell(None)
+    finally:
+        dist.destroy_process_group()  # then the others notice
+        heartbeat.close()
+
+
+def _meet(launch: Launch, device: torch.device) -> Heartbeat:
+    """Make the process group; gives what watches it."""
+    from torch._C._distributed_c10d import TCPStore  # not every build of torch has it
+    from torch.distributed.rendezvous import rendezvous
+
     backend = "nccl" if device.type == "cuda" else "gloo"
     host = meeting_host(launch)
+    serves = launch.rank == 0 and not launch.has_store
+    reached = "localhost" if serves else host
+    url = f"tcp://{reached}:{launch.port}"
     try:
         with interruptible():
+            if not serves:
+                wait_until_reached(host, launch.port, JOIN_TIMEOUT.total_seconds())
+            store, rank, size = next(rendezvous(url, launch.rank, launch.world_size, timeout=JOIN_TIMEOUT))
+            store.set_timeout(TIMEOUT)
+            own = TCPStore(reached, launch.port, wait_for_workers=False, timeout=JOIN_TIMEOUT)
+            heartbeat = Heartbeat(
+                own, store, rank=rank, world_size=size, host=launch.machine, serves=not launch.has_store
+            )
             dist.init_process_group(
                 backend,
-                init_method=f"tcp://{host}:{launch.port}",
-                rank=launch.rank,
-                world_size=launch.world_size,
+                store=store,
+                rank=rank,
+                world_size=size,
                 timeout=TIMEOUT,
                 device_id=device if device.type == "cuda" else None,
             )
-    except (RuntimeError, ValueError) as error:
-        raise TrainingError(
-            f"Process {launch.rank} of {launch.world_size} could not join the others at {host}:"
-            f"{launch.port} ({backend}).",
-            found=str(error).splitlines()[0],
-            remedy="check that all processes were started and that their machines reach each other; "
-            "MASTER_ADDR and MASTER_PORT name another meeting point",
-        ) from error
-    try:
-        yield processes
-    except RuntimeError as error:
-        if not isinstance(error, dist.DistError) and not any(text in str(error) for text in _LOST):
-            raise
-        raise TrainingError(
-            f"Another process of this training has ended, so process {launch.rank} of {launch.world_size} ends, too.",
-            found=str(error).splitlines()[0].partition(" This is typically")[0],
-            remedy="look at the messages of the other processes; when the cause is gone, continue with --c",
-        ) from error
-    finally:
-        dist.destroy_process_group()
+    except (RuntimeError, ValueError, OSError) as error:
+        raise _cannot_join(launch, f"{host}:{launch.port} ({backend})", error) from error
+    heartbeat.start()
+    return heartbeat
+
+
+def _cannot_join(launch: Launch, where: str, error: Exception) -> TrainingError:
+    problem = (
+        f"Process {launch.rank} of {launch.world_size} (on {launch.machine}) could not join the others at {where}."
+    )
+    if launch.rank and launch.launcher == "srun":  # process 0 says the same
+        return TrainingError(problem)
+    return TrainingError(
+        problem,
+        found=str(error).splitlines()[0],
+        remedy="check that all processes were started and that their machines reach each other; "
+        "MASTER_ADDR and MASTER_PORT name another meeting point",
+    )
+
+
+def _is_of_others(error: BaseException) -> bool:
+    """Whether an exchange with other processes has failed."""
+    if not isinstance(error, RuntimeError):
+        return False
+    return isinstance(error, dist.DistError) or any(text in str(error) for text in _LOST)
 
 
 def local_device(device: torch.device, processes: Processes) -> torch.device:

@@ -64,7 +64,7 @@ def validate_fold(
         device: Where the network is.
         precision: How it computes.
         processes: The processes, which share the cases.
-        signals: A request to stop ends the validation at once; it can be repeated with ``--val``.
+        signals: A request to stop ends the validation at once; with ``--val`` or ``--c`` it goes on.
 
     Returns:
         Metrics; None in helping processes, and if the fold has no validation cases.
@@ -96,9 +96,10 @@ def validate_fold(
             progress=task.request.progress,
         )
     except KeyboardInterrupt:
+        how = signals.to_continue if signals.requeue else "the same command with --val (without --c) goes on"
         raise TrainingStopped(
             f"{signals.signal_name or 'Ctrl-C'} stopped the final validation. The training itself is finished and "
-            "saved; run the same command with --val (without --c) to validate.",
+            f"saved; what is validated is kept, too: {how}.",
             exit_status=signals.exit_status or 130,
         ) from None
     finally:
@@ -116,6 +117,7 @@ def _request(task: TrainingTask) -> ValidationRequest:
         labels=task.labels,
         file_ending=task.description.file_ending,
         preprocessed=task.dataset_folder,
+        data_folder=task.reading_folder,
         cases=task.split.val,
         fold_folder=task.output_folder,
         mirror_axes=task.mirror_axes or (),

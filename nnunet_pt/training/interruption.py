@@ -66,10 +66,13 @@ class StopSignals:
     Args:
         announce: Say that the request to stop was received.
         with_parent: Stop as for SIGTERM, too, if the process ends that started this one.
+        requeue: SIGUSR1 asks to save and stop, after which the job is queued again.
     """
 
-    def __init__(self, *, announce: bool = False, with_parent: bool = False) -> None:
+    def __init__(self, *, announce: bool = False, with_parent: bool = False, requeue: bool = False) -> None:
         self._announce = announce
+        self._requeue = requeue
+        self._agreed: bool | None = None
         self._parent = os.getppid() if with_parent else None
         self._requested: Request | None = None
         self._received: int | None = None
@@ -87,13 +90,27 @@ class StopSignals:
 
     @property
     def exit_status(self) -> int:
-        """What a process returns that stops because of a signal: 143 for SIGTERM, 130 for SIGINT; else 0."""
+        """What a process returns that stops because of a signal: 143 for SIGTERM, 130 for SIGINT, 138 for SIGUSR1."""
         return 0 if self._received is None else 128 + self._received
 
     @property
     def signal_name(self) -> str | None:
         """Name of the signal that asks to stop, for the log."""
         return None if self._received is None else signal.Signals(self._received).name
+
+    @property
+    def requeue(self) -> bool:
+        """Whether the job is to be queued again: what all processes have agreed on, or what this one was asked for."""
+        return self._requeue and self._received == signal.SIGUSR1 if self._agreed is None else self._agreed
+
+    @requeue.setter
+    def requeue(self, agreed: bool) -> None:
+        self._agreed = agreed
+
+    @property
+    def to_continue(self) -> str:
+        """What continues a training that was stopped."""
+        return "it goes on when SLURM starts the job again" if self.requeue else "continue with --c"
 
     def saved(self) -> None:
         """Call when state was saved: a request to save is fulfilled, a request to stop stays."""
@@ -122,7 +139,7 @@ class StopSignals:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
-        if number not in (signal.SIGTERM, signal.SIGINT):
+        if number not in (signal.SIGTERM, signal.SIGINT) and not self._requeue:
             self._requested = self._requested or "save"
             return
         if number == signal.SIGINT and self._interrupted:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 
 from nnunet_pt.core.errors import TrainingError
@@ -33,10 +34,10 @@ def meeting_host(launch: Launch) -> str:
         address = slurm_address(host)
         if address is not None and _is_known(address):
             return address
-    raise TrainingError(
-        f"The processes cannot meet at {host}: this machine does not know its address.",
-        remedy="set MASTER_ADDR to the address of the machine where process 0 runs",
-    )
+    problem = f"The processes cannot meet at {host}: {launch.machine} does not know its address."
+    if launch.rank and launch.launcher == "srun":  # process 0 does not know it either, and says more
+        raise TrainingError(problem)
+    raise TrainingError(problem, remedy="set MASTER_ADDR to the address of the machine where process 0 runs")
 
 
 def slurm_address(node: str) -> str | None:
@@ -48,6 +49,27 @@ def slurm_address(node: str) -> str | None:
         return None
     found = re.search(r"\bNodeAddr=(\S+)", done.stdout)
     return found.group(1) if found and found.group(1) != node else None
+
+
+def wait_until_reached(host: str, port: int, patience_s: float) -> None:
+    """Wait until somebody answers at an address.
+
+    Torch would wait for twice as long, and then print pages.
+
+    Raises:
+        OSError: If nobody does.
+    """
+    end = time.monotonic() + patience_s
+    while True:
+        left = end - time.monotonic()
+        try:
+            socket.create_connection((host, port), timeout=min(5.0, max(0.1, left))).close()
+        except OSError as error:
+            if left <= 0:
+                raise OSError(f"nobody answers there for {patience_s:g} s ({error})") from error
+            time.sleep(min(0.2, left))
+        else:
+            return
 
 
 @contextlib.contextmanager

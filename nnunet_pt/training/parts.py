@@ -99,7 +99,7 @@ def loader_of(
     final = task.configuration.patch_size
     cases = task.split.train if train else task.split.val or task.split.train
     return BatchLoader(
-        PatchSource(task.data_folder, cases, previous_stage_folder=task.previous_stage_folder),
+        PatchSource(task.reading_folder, cases, previous_stage_folder=task.previous_stage_folder),
         PatchSampler(
             load_patch=load_patch_size(task) if train else final,
             final_patch=final,

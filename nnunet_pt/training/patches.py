@@ -174,7 +174,7 @@ class PatchSource:
         return _OpenCase(image, tuple(segmentations))
 
     def _check_files(self) -> None:
-        names = _names(self.folder)
+        names = names_in(self.folder)
         missing = [case for case in self.cases if not _is_complete(case, names)]
         if missing or not self.cases:
             raise StorageError(
@@ -184,7 +184,7 @@ class PatchSource:
                 remedy="run nnUNetv2_preprocess for this configuration; it redoes what is missing",
             )
         if self.previous_stage_folder is not None:
-            names = _names(self.previous_stage_folder)
+            names = names_in(self.previous_stage_folder)
             missing = [case for case in self.cases if not names & {f"{case}.b2nd", f"{case}.npz"}]
             if missing:
                 raise StorageError(
@@ -274,7 +274,8 @@ def _load_npz(archive: Path, key: str) -> NDArray[Any]:
         raise damaged(archive, error) from error
 
 
-def _names(folder: Path) -> set[str]:
+def names_in(folder: Path) -> set[str]:
+    """Names of the files of a folder; none if it does not exist."""
     if not folder.is_dir():
         return set()
     with storage_errors(folder):

@@ -28,6 +28,7 @@ from nnunet_pt.training.monitor import Monitor
 from nnunet_pt.training.network import TrainedNetwork, should_compile
 from nnunet_pt.training.parts import Parts, loader_of, network_of
 from nnunet_pt.training.pretraining import Start, keep_optimizer_state, transfer_weights
+from nnunet_pt.training.scratch import read_from_scratch
 from nnunet_pt.training.state import (
     BEST,
     FINAL,
@@ -102,6 +103,8 @@ class TrainingProcess:
         with self.monitor(history, continued=found is not None) as monitor:
             monitor.log(CITATION + "\n", timestamp=False, console=False)
             monitor.log(introduction(task, self.device, self.precision, self.processes) + f"\nSeed {seed}")
+            if found is None or found.state.epoch < task.recipe.num_epochs:  # a validation reads each case only once
+                self.task = read_from_scratch(task, processes=self.processes, signals=self.signals, monitor=monitor)
             self._begin(network, monitor, seed, found=found, start=start)
             if self.processes.is_main:  # not before: what does not fit the checkpoint must not be recorded
                 write_model_files(task, device=self.device, precision=self.precision, processes=self.processes)

@@ -62,6 +62,10 @@ class TrainRequest:
         precision: See ``epochs``.
         augment_on: Where augmentation is computed: by worker processes ("cpu") or on the GPU.
         save_every_minutes: Time between two savings of the state; 0 for no savings by time.
+        requeue: In a job of SLURM: at SIGUSR1 save the state, let SLURM queue the job again, and end; continue in a job
+            that SLURM has started again.
+        scratch: Folder on a disk of this machine to which cases are copied before training; "none" for no copies; by
+            default ``$SLURM_TMPDIR`` if there is one.
         tensorboard: Write files for TensorBoard.
         progress: Show progress bars.
     """
@@ -102,6 +106,8 @@ class TrainRequest:
     precision: Precision | None = None
     augment_on: Literal["cpu", "gpu"] = "cpu"
     save_every_minutes: float = 10.0
+    requeue: bool = False
+    scratch: Path | Literal["none"] | None = None
     tensorboard: bool = False
     progress: bool = True
 
@@ -116,6 +122,7 @@ class TrainRequest:
             (self.continue_training and self.pretrained_weights is not None, "--c and -pretrained_weights"),
             (self.validation_only and self.pretrained_weights is not None, "--val and -pretrained_weights"),
             (self.keep_optimizer and self.reset_optimizer, "--keep_optimizer and -reset_optimizer"),
+            (self.disable_checkpointing and self.requeue, "--disable_checkpointing and --requeue"),
             (self.disable_checkpointing and self.validate_best, "--disable_checkpointing and --val_best"),
         ]
         found = [names for clash, names in clashes if clash]

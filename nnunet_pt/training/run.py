@@ -17,6 +17,7 @@ from nnunet_pt.training.interruption import StopSignals
 from nnunet_pt.training.process import TrainingProcess
 from nnunet_pt.training.recipe import TrainingRecipe, with_overrides
 from nnunet_pt.training.recipe_lookup import find_recipe
+from nnunet_pt.training.requeue import as_continued, job_of, queued_again
 from nnunet_pt.training.sampling import process_share
 from nnunet_pt.training.task import RECIPE_FILE, TrainingTask, TrainRequest, prepare
 from nnunet_pt.training.trackers import check_trackers
@@ -62,6 +63,9 @@ def train(request: TrainRequest, workspace: Workspace) -> TrainResult | None:
     """
     source = find_recipe(request.trainer, workspace.settings)
     recipe = _start_of(source.recipe, request)
+    job = job_of(workspace.settings.slurm_job) if request.requeue else None
+    if job is not None and job.restarts:
+        request = as_continued(request, prepare(request, recipe, workspace).output_folder)
     if request.continue_training or request.validation_only:
         recipe = _recorded_recipe(prepare(request, recipe, workspace), recipe)
     task = prepare(request, with_flags(recipe, request), workspace)
@@ -76,9 +80,14 @@ def train(request: TrainRequest, workspace: Workspace) -> TrainResult | None:
     processes = Processes.of(launch)
     process_share(task.configuration.batch_size, processes.world_size, processes.rank)
     device = local_device(wanted, processes)
-    watched = StopSignals(announce=processes.is_main, with_parent=launch is not None and launch.launcher == "torchrun")
+    watched = StopSignals(
+        announce=processes.is_main,
+        with_parent=launch is not None and launch.launcher == "torchrun",
+        requeue=request.requeue,
+    )
     try:
-        with watched as signals, process_group(launch, device) as processes:
+        again = queued_again(job if processes.is_main else None, watched)
+        with watched as signals, again, process_group(launch, device) as processes:
             process = TrainingProcess(task, (source.trainer_class or Trainer)(task), device, processes, signals)
             summary = process.validate() if request.validation_only else process.train()
     except KeyboardInterrupt:
@@ -113,6 +122,7 @@ def command_line(request: TrainRequest) -> list[str]:
         "--allow_little_transfer": request.allow_little_transfer,
         "--keep_optimizer": request.keep_optimizer,
         "-reset_optimizer": request.reset_optimizer,
+        "--requeue": request.requeue,
         "--no_pbar": not request.progress,
     }
     values = {
@@ -133,6 +143,7 @@ def command_line(request: TrainRequest) -> list[str]:
         "-precision": request.precision,
         "-augment_on": request.augment_on,
         "-save_every_minutes": request.save_every_minutes,
+        "-scratch": request.scratch,
     }
     arguments = [str(request.dataset), request.configuration, str(request.fold)]
     for name, value in values.items():

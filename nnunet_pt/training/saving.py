@@ -13,6 +13,7 @@ from nnunet_pt.training.task import TrainingTask
 from nnunet_pt.transfer.checkpoint import write_checkpoint
 
 STOP = 1 << 20  # a request to stop, beside which requests to save (1 each) do not count
+REQUEUE = 1 << 40  # a request to stop and to queue the job again, beside which the others do not count
 
 
 class Saver:
@@ -36,7 +37,7 @@ class Saver:
         """What this process was asked for, as a number that can be added to those of the others."""
         wanted = self._parts.signals.requested
         save = wanted == "save" or (self._parts.processes.is_main and self._parts.save_policy.due_after_step())
-        return float(STOP * (wanted == "stop") + save)
+        return float(REQUEUE * self._parts.signals.requeue + STOP * (wanted == "stop") + save)
 
     def request_after_epoch(self, epoch: int) -> float:
         """The same at the end of an epoch."""
@@ -67,7 +68,8 @@ class Saver:
             self._parts.processes.barrier()  # the end of one would end the others before the state is saved
             signals = self._parts.signals
             where = f"epoch {state.epoch}, iteration {state.iteration}"
-            kept = "Its state is saved; continue with --c." if saved else "Its state was NOT saved."
+            signals.requeue = saved and requests >= REQUEUE
+            kept = f"Its state is saved; {signals.to_continue}." if saved else "Its state was NOT saved."
             raise TrainingStopped(
                 f"{signals.signal_name or 'A signal to another process'} stopped the training in {where}. {kept}",
                 exit_status=signals.exit_status or 130,

@@ -49,6 +49,7 @@ class TrainingTask:
         split: Cases for training and validation.
         previous_stage_folder: In a cascade: the previous stage's segmentations of the training cases.
         workspace: Where the three folders are, and the other settings.
+        local_data_folder: Copy of the preprocessed cases on a disk of this machine, if there is one.
     """
 
     request: TrainRequest
@@ -63,6 +64,7 @@ class TrainingTask:
     split: Split
     previous_stage_folder: Path | None
     workspace: Workspace
+    local_data_folder: Path | None = None
 
     @property
     def model_folder(self) -> Path:
@@ -73,6 +75,11 @@ class TrainingTask:
     def data_folder(self) -> Path:
         """Preprocessed cases of the configuration."""
         return self.dataset_folder / self.configuration.data_identifier
+
+    @property
+    def reading_folder(self) -> Path:
+        """Where these cases are read from."""
+        return self.local_data_folder or self.data_folder
 
     @property
     def input_channels(self) -> int:

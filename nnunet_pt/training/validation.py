@@ -31,6 +31,7 @@ from nnunet_pt.networks.precision import Precision
 from nnunet_pt.plans.plans import Configuration, Plans
 from nnunet_pt.preprocessing.store import GT_FOLDER, load_properties
 from nnunet_pt.training.patches import PatchSource
+from nnunet_pt.training.validation_progress import DoneCases, forget_done_cases, key_of
 
 FOLDER = "validation"
 NEXT_STAGE_FOLDER = "predicted_next_stage"
@@ -60,6 +61,7 @@ class ValidationRequest:
         mirror_axes: Axes of the patch along which predictions of the mirrored image are averaged.
         save_probabilities: Write probabilities, too.
         previous_stage_folder: In a cascade the folder with the previous stage's segmentations of the cases.
+        data_folder: Where the cases are read from, if not from the preprocessed dataset.
         num_processes: How many cases may be written, and later compared, at the same time.
     """
 
@@ -73,6 +75,7 @@ class ValidationRequest:
     mirror_axes: tuple[int, ...] = ()
     save_probabilities: bool = False
     previous_stage_folder: Path | None = None
+    data_folder: Path | None = None
     num_processes: int = 1
 
     @property
@@ -99,8 +102,9 @@ def final_validation(
 ) -> Summary | None:
     """Predict the validation cases and evaluate them.
 
-    All predictions are made anew. A case that fails does not keep the others from being predicted, but then there is
-    no ``summary.json``, since it would pass for the result of all cases.
+    A validation that was interrupted goes on: cases that were predicted with the same weights and settings are not
+    predicted again. After one that was finished, all predictions are made anew. A case that fails does not keep the
+    others from being predicted, but then there is no ``summary.json``, since it would pass for the result of all cases.
 
     Args:
         network: The trained network.
@@ -131,7 +135,11 @@ def final_validation(
     show = progress and rank == 0
     wait_for_others = barrier or (lambda: None)
     try:
-        failures = _Validation(network, request, own, device, precision, on_step).run(show) if own else {}
+        done = DoneCases(request, key_of(network, request, device, precision), rank)
+        left = [case for case in own if case not in done]
+        if len(left) < len(own) and show:
+            _log.info("%d of %d validation cases are predicted already.", len(own) - len(left), len(own))
+        failures = _Validation(network, request, left, device, precision, on_step, done).run(show) if left else {}
     except Exception:  # the others must not wait for ever; an interruption reaches them, too
         wait_for_others()
         raise
@@ -141,7 +149,11 @@ def final_validation(
         failures |= dict.fromkeys(missing, "not predicted by the process that it was given to; see its messages")
     if failures:
         raise _failed(failures, request)
-    return _evaluate(request, show) if rank == 0 else None
+    if rank != 0:
+        return None
+    summary = _evaluate(request, show)
+    forget_done_cases(request.output)
+    return summary
 
 
 def _evaluate(request: ValidationRequest, progress: bool) -> Summary:
@@ -194,13 +206,15 @@ class _Validation:
         device: torch.device,
         precision: Precision | None,
         on_step: Callable[[], None] | None,
+        done: DoneCases,
     ) -> None:
         self._request = request
+        self._done = done
         self._cases = cases
         self._configuration = request.configuration
         self._reader_writer = reader_writer_by_name(request.plans.image_reader_writer)
         self._source = PatchSource(
-            request.preprocessed / self._configuration.data_identifier,
+            request.data_folder or request.preprocessed / self._configuration.data_identifier,
             cases,
             previous_stage_folder=request.previous_stage_folder,
         )
@@ -279,6 +293,7 @@ class _Validation:
                     path=request.fold_folder.parent / NEXT_STAGE_FOLDER / name / f"{case}.b2nd",
                     threads=self._threads,
                 )
+        self._done.add(case)
 
     def _shape_in(self, name: str, case: str) -> tuple[int, ...] | None:
         """The extents of a case as it is preprocessed for the next stage; None if it is not."""

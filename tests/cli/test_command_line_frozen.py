@@ -29,6 +29,9 @@ FROZEN = {
         -np positive_integer+
         --max_ram_gb positive_float
         --continue_on_error flag
+        --dask str
+        --dask_slurm positive_integer
+        -cluster Path
         --verbose flag
         --no_pbar flag
         --json_log flag
@@ -39,8 +42,13 @@ FROZEN = {
         --verify_dataset_integrity flag
         -np positive_integer
         --clean flag
+        -num_parts positive_integer = 1
+        -part_id natural = 0
         --max_ram_gb positive_float
         --continue_on_error flag
+        --dask str
+        --dask_slurm positive_integer
+        -cluster Path
         --verbose flag
         --no_pbar flag
         --json_log flag
@@ -63,8 +71,13 @@ FROZEN = {
         -np positive_integer+
         --clean flag
         --verify flag
+        -num_parts positive_integer = 1
+        -part_id natural = 0
         --max_ram_gb positive_float
         --continue_on_error flag
+        --dask str
+        --dask_slurm positive_integer
+        -cluster Path
         --verbose flag
         --no_pbar flag
         --json_log flag
@@ -83,6 +96,7 @@ FROZEN = {
         --val_best flag
         --disable_checkpointing flag
         -device str
+        --requeue flag
         -reset_optimizer,--reset_optimizer flag
         -transfer str
         -transfer_layers str+ = ()
@@ -103,6 +117,7 @@ FROZEN = {
         -precision str
         -augment_on str = cpu
         -save_every_minutes _minutes = 10.0
+        -scratch _scratch
         --tensorboard flag
         --verbose flag
         --no_pbar flag
@@ -126,6 +141,7 @@ FROZEN = {
         --val_best flag
         --disable_checkpointing flag
         -device str
+        --requeue flag
         -reset_optimizer,--reset_optimizer flag
         -transfer str
         -transfer_layers str+ = ()
@@ -145,6 +161,7 @@ FROZEN = {
         -precision str
         -augment_on str = cpu
         -save_every_minutes _minutes = 10.0
+        -scratch _scratch
         --tensorboard flag
         --verbose flag
         --no_pbar flag
@@ -295,6 +312,11 @@ FROZEN = {
         -pfile Path required
         -o Path
         -np positive_integer
+        -num_parts positive_integer = 1
+        -part_id natural = 0
+        --dask str
+        --dask_slurm positive_integer
+        -cluster Path
         --chill flag
         --surface flag
         -nsd_tolerance_mm positive_float+
@@ -309,6 +331,11 @@ FROZEN = {
         -il label_value
         -o Path
         -np positive_integer
+        -num_parts positive_integer = 1
+        -part_id natural = 0
+        --dask str
+        --dask_slurm positive_integer
+        -cluster Path
         --chill flag
         --surface flag
         -nsd_tolerance_mm positive_float+
@@ -421,6 +448,7 @@ FROZEN = {
         -precision str
         -augment_on str = cpu
         -save_every_minutes _minutes = 10.0
+        -scratch _scratch
         --tensorboard flag
         --verbose flag
         --no_pbar flag
@@ -454,6 +482,69 @@ FROZEN = {
     """,
     "completion": """
         shell str required
+        --verbose flag
+        --no_pbar flag
+        --json_log flag
+    """,
+    "slurm crossval": """
+        -d dataset_reference required
+        -c str+ required
+        --out Path required
+        -f fold+ = [0, 1, 2, 3, 4]
+        -tr str = nnUNetTrainer
+        -p str
+        -pl str = ExperimentPlanner
+        -gpu_memory_target positive_float
+        -train_args str
+        -cluster Path
+        -partition str
+        -account str
+        -gpus str
+        -nodes positive_integer
+        -cpus positive_integer
+        -mem str
+        -time str
+        -parts positive_integer
+        -modules str+
+        -venv str
+        --overwrite flag
+        --submit flag
+        --verbose flag
+        --no_pbar flag
+        --json_log flag
+    """,
+    "slurm pretrain_finetune": """
+        -pretrain dataset_reference required
+        -finetune dataset_reference required
+        -c str+ required
+        --out Path required
+        -f fold+ = [0, 1, 2, 3, 4]
+        -tr str = nnUNetTrainer
+        -p str
+        -pl str = ExperimentPlanner
+        -gpu_memory_target positive_float
+        -train_args str
+        -cluster Path
+        -partition str
+        -account str
+        -gpus str
+        -nodes positive_integer
+        -cpus positive_integer
+        -mem str
+        -time str
+        -parts positive_integer
+        -modules str+
+        -venv str
+        --overwrite flag
+        --submit flag
+        --verbose flag
+        --no_pbar flag
+        --json_log flag
+        -pretrain_tr str
+        -pretrain_args str
+    """,
+    "slurm status": """
+        folder Path required
         --verbose flag
         --no_pbar flag
         --json_log flag
@@ -526,6 +617,7 @@ COMMANDS = {
     "nnUNetv2_convert_old_nnUNet_dataset": "convert_old_nnunet_dataset",
     "nnUNetv2_doctor": "doctor",
     "nnUNetv2_report": "report",
+    "nnUNetv2_slurm": "slurm",
     "nnUNetv2_completion": "completion",
 }
 

@@ -152,6 +152,9 @@ TRAIN_OPTIONS: dict[str, Any] = {
     "-augment_on gpu": {"augment_on": "gpu"},
     "-save_every_minutes 2.5": {"save_every_minutes": 2.5},
     "-save_every_minutes 0": {"save_every_minutes": 0.0},
+    "-scratch x": {"scratch": Path("x")},
+    "-scratch none": {"scratch": "none"},
+    "--requeue": {"requeue": True},
     "--tensorboard": {"tensorboard": True},
     "--no_pbar": {"progress": False},
 }

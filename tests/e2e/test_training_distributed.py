@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -121,9 +122,11 @@ def test_trouble_in_one_process_ends_all(
     if what == "raise":
         assert "The trainer Short failed in its method obey" in output
         assert f"Process {rank} of 2 ended with status 1" in output
+        assert re.search(rf"Process {rank} of 2 \(on \S+\) failed, so this training ends", output)
     else:
         assert f"Process {rank} of 2 was killed by SIGKILL." in output
-    assert "Another process of this training has ended" in output
+        assert re.search(rf"Process {rank} of 2 \(on \S+\) is lost, so this training ends", output)
+    assert "TCPStore" not in output
     plain_fold.finish(plain_fold.train(*TWO, "--c"))
     assert_equal_result(of_one_process, plain_fold)
 

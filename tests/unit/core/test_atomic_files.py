@@ -299,3 +299,18 @@ def test_json_that_cannot_be_read(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(StorageError, match=r"x\.json"):
         read_json(path)
+
+
+@pytest.mark.parametrize("ahead_s", [-86400.0, 86400.0])
+def test_leftovers_are_judged_by_the_clock_of_the_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead_s: float
+) -> None:
+    """Machines that share a file system need not agree on the time."""
+    foreign, old = (tmp_path / f"{TEMPORARY_PREFIX}0123-{n}-abc-case.npz" for n in (99, 98))
+    for path in (foreign, old):
+        path.touch()
+    now = time.time()
+    os.utime(old, (now - 3600,) * 2)
+    monkeypatch.setattr(time, "time", lambda: now + ahead_s)
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == [foreign.name]

@@ -115,9 +115,9 @@ def test_stop_admits_nothing_more_but_lets_the_running_finish() -> None:
     begun: list[int] = []
 
     class Recording(ThreadExecutor):
-        def submit(self, function: Callable[[Any], Any], argument: Any) -> Future[Any]:
+        def submit(self, function: Callable[[Any], Any], argument: Any, ram_bytes: int = 0) -> Future[Any]:
             begun.append(argument)
-            return super().submit(function, argument)
+            return super().submit(function, argument, ram_bytes)
 
     def work(number: int) -> int:
         if number == 0:
@@ -178,8 +178,8 @@ def test_failures_of_one_kind_keep_the_kind() -> None:
     class Batch(ThreadExecutor):
         """Runs both before either is looked at."""
 
-        def submit(self, function: Callable[[Any], Any], argument: Any) -> Future[Any]:
-            future = super().submit(function, argument)
+        def submit(self, function: Callable[[Any], Any], argument: Any, ram_bytes: int = 0) -> Future[Any]:
+            future = super().submit(function, argument, ram_bytes)
             while not future.done():
                 time.sleep(0.001)
             return future
@@ -370,9 +370,11 @@ class ThreadExecutor:
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
+        self.threads = 1
+        self.ram_bytes: int | None = None
         self.closed = False
 
-    def submit(self, function: Callable[[Any], Any], argument: Any) -> Future[Any]:
+    def submit(self, function: Callable[[Any], Any], argument: Any, ram_bytes: int = 0) -> Future[Any]:  # noqa: ARG002
         future: Future[Any] = Future()
 
         def run() -> None:

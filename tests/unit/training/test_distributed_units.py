@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import socket
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -57,15 +58,34 @@ def test_two_processes_agree() -> None:
 
 
 def test_others_that_do_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distributed, "TIMEOUT", timedelta(seconds=1))
+    monkeypatch.setattr(distributed, "JOIN_TIMEOUT", timedelta(seconds=1))
     port = free_port()
     with (
-        pytest.raises(TrainingError, match=f"Process 1 of 2 could not join the others at localhost:{port}") as caught,
+        pytest.raises(
+            TrainingError, match=r"Process 1 of 2 \(on \S+\) could not join the others at localhost:"
+        ) as caught,
         process_group(launch(1, 2, port), CPU),
     ):
         pass
-    assert "MASTER_ADDR" in str(caught.value)
+    assert f"at localhost:{port}" in str(caught.value) and "MASTER_ADDR" in str(caught.value)
+    assert "nobody answers there for 1 s" in str(caught.value)
     assert not dist.is_initialized()
+
+
+def test_the_first_process_says_that_others_do_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever address was given: it is there itself."""
+    monkeypatch.setattr(distributed, "JOIN_TIMEOUT", timedelta(seconds=1))
+    nowhere = replace(launch(0, 2, free_port()), address="192.0.2.1", launcher="srun")
+    with (
+        pytest.raises(TrainingError, match=r"could not join the others at 192\.0\.2\.1") as caught,
+        process_group(nowhere, CPU),
+    ):
+        pass
+    assert "1/2 clients joined" in str(caught.value) and "MASTER_ADDR" in str(caught.value)
+    others = replace(launch(1, 2, free_port()), launcher="srun")
+    with pytest.raises(TrainingError, match="could not join") as caught, process_group(others, CPU):
+        pass
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -421,7 +421,14 @@ def test_command_line_of_helping_processes_asks_for_the_same() -> None:
     from nnunet_pt.cli.train import request as parsed
 
     assert parsed(build_parser().parse_args(command_line(request))) == request
-    for other in ({"continue_training": True}, {"validation_only": True}, {"pretrained_weights": Path("x y.pth")}):
+    for other in (
+        {"continue_training": True},
+        {"scratch": Path("a b")},
+        {"scratch": "none"},
+        {"requeue": True},
+        {"validation_only": True},
+        {"pretrained_weights": Path("x y.pth")},
+    ):
         changed = replace(request, **other)
         assert parsed(build_parser().parse_args(command_line(changed))) == changed
 

@@ -1,0 +1,1 @@
+"""Work on clusters: scripts for SLURM, and how far they have come."""
