@@ -185,8 +185,8 @@ def retried(action: Callable[[], None], folder: Path) -> None:
         try:
             make_folder(folder)
             action()
-        except StorageError:
-            if not attempts_left:
+        except StorageError as error:
+            if not attempts_left or not isinstance(error.__cause__, FileNotFoundError):
                 raise
         else:
             break

@@ -209,7 +209,7 @@ def find_pairs(
     if cases is not None:
         names = {f"{case}{settings.file_ending}" for case in cases}
         predictions, references = predictions & names, references & names
-        missing = set() if chill else names - predictions
+        missing = names - predictions
     else:
         missing = set() if chill else references - predictions
     _require_pairs(predictions, predictions - references, missing, reference_folder, prediction_folder, settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -105,11 +106,19 @@ def test_folder_that_others_remove(tmp_path: Path) -> None:
     def write() -> None:
         calls.append(1)
         if len(calls) < 3:
-            raise StorageError("gone")
+            raise StorageError("gone") from FileNotFoundError()
 
     def always_gone() -> None:
-        raise StorageError("gone")
+        raise StorageError("gone") from FileNotFoundError()
 
+    def full() -> None:
+        full_calls.append(1)
+        raise StorageError("no space left") from OSError(errno.ENOSPC, "no space")
+
+    full_calls: list[int] = []
     retried(write, mine.folder)
     with pytest.raises(StorageError, match="gone"):
         retried(always_gone, mine.folder)
+    with pytest.raises(StorageError, match="no space left"):
+        retried(full, mine.folder)
+    assert len(full_calls) == 1  # what fails for another reason is not tried again
