@@ -26,11 +26,13 @@ _TEXTS = {
     "-tp": PLANS,
     "-pl": PLANNER,
     "-tr": TRAINER,
+    "-pretrain_tr": TRAINER,
     "-from": FILE,
     "--pretrained_checkpoint": FILE,
     "checkpoint": FILE,
     "plans": DATASET,
     "training": FOLDER,
+    "-venv": FOLDER,
 }
 _FIXED_TEXTS = {
     "-chk": CHECKPOINTS,
@@ -140,6 +142,8 @@ def _kind(action: argparse.Action, names: Sequence[str]) -> str:
         return DATASET
     if of_type == "fold":
         return FOLD
+    if of_type == "_scratch":
+        return FOLDER
     if action.type is not None and action.type is not str:
         return NOTHING
     return next((_TEXTS[name] for name in reversed(names) if name in _TEXTS), NOTHING)

@@ -16,6 +16,7 @@ PACKAGE = "nnunet-pt"
 SLOW_TORCH = (2, 9)  # 3D convolutions in mixed precision are slow on GPUs; nnU-Net refuses these versions
 COMPILERS = ("cc", "gcc", "clang")
 _REQUIREMENT = re.compile(r"\s*([A-Za-z0-9._-]+)\s*(?:\[[^]]*\])?\s*\(?([^;)]*)\)?\s*(?:;\s*(.*))?")
+_OF_PYTHON = re.compile(r"""python_version\s*([<>=!]+)\s*['\"]([0-9.]+)['\"]""")
 
 Version = Callable[[str], str | None]
 
@@ -65,7 +66,7 @@ def check_software(
     """
     return [
         _python(python or platform.python_version(), python_bounds() if bounds is None else bounds),
-        *_packages(requirements() if needed is None else needed, version),
+        *_packages(requirements() if needed is None else needed, version, python or platform.python_version()),
         _torch(system, torch),
         _compiler(system, torch),
     ]
@@ -84,7 +85,7 @@ def _python(version: str, bounds: str) -> Finding:
     return _finding("python", "Python", "problem" if bad else "ok", version, why, remedy, bounds=bounds)
 
 
-def _packages(needed: Sequence[str], version: Version) -> Iterator[Finding]:
+def _packages(needed: Sequence[str], version: Version, python: str) -> Iterator[Finding]:
     versions: dict[str, str | None] = {"nnunet-pt": version(PACKAGE)}
     wrong: list[Finding] = []
     for requirement in needed:
@@ -92,6 +93,9 @@ def _packages(needed: Sequence[str], version: Version) -> Iterator[Finding]:
         if match is None:
             continue
         name, bounds, condition = match[1], match[2].strip(), match[3] or ""
+        of_python = _OF_PYTHON.search(condition)
+        if of_python is not None and not satisfies(".".join(python.split(".")[:2]), of_python[1] + of_python[2]):
+            continue
         found = version(name)
         optional = "extra" in condition
         if optional and (found is None or '"dev"' in condition or "'dev'" in condition):

@@ -173,7 +173,8 @@ def test_facts_leave_out_what_has_a_file_of_its_own() -> None:
             raise AssertionError
 
     evaluation = Evaluation(result=Metrics(), path=Path("/s.json"), names={})  # type: ignore[arg-type]
-    assert facts_of(evaluation) == {"result": {"Dice": 0.5}, "path": Path("/s.json")}
+    whole = {"part": {"number": 0, "total": 1}, "missing_parts": []}
+    assert facts_of(evaluation) == {"result": {"Dice": 0.5}, "path": Path("/s.json"), **whole}
     assert facts_of(Written(Path("/a"), Big())) == {"path": Path("/a"), "failures": []}  # type: ignore[arg-type]
     assert facts_of("no dataclass") == {}
 

@@ -66,6 +66,15 @@ def test_optional_packages_may_be_missing_but_not_old(machine: Any, torch_build:
     assert old["package_huggingface_hub"].status == "note"
 
 
+@pytest.mark.parametrize(("python", "wanted"), [("3.10.4", True), ("3.11.7", False), ("3.14.0", False)])
+def test_packages_for_other_versions_of_python_may_be_missing(
+    machine: Any, torch_build: Any, by_key: Any, python: str, wanted: bool
+) -> None:
+    needed = ('tomli>=2; python_version < "3.11"',)
+    found = found_with(machine, torch_build(), by_key, needed=needed, python=python, version={}.get)
+    assert ("package_tomli" in found) is wanted
+
+
 def test_old_python(machine: Any, torch_build: Any, by_key: Any) -> None:
     assert found_with(machine, torch_build(), by_key, python="3.9.2")["python"].status == "problem"
 
