@@ -89,8 +89,15 @@ def case_executor(args: Namespace, folders: Callable[[], SharedFolders]) -> Iter
     if args.dask_slurm is not None:
         from nnunet_pt.cluster.dask_slurm import slurm_executor
         from nnunet_pt.cluster.settings import load_cluster_settings, own_environment
+        from nnunet_pt.cluster.slurm import largest_node
 
-        settings = load_cluster_settings(args.cluster, flags={}, training_flags={}, own_venv=own_environment())
+        settings = load_cluster_settings(
+            args.cluster,
+            flags={},
+            training_flags={"gpus": "0"},  # there are none
+            own_venv=own_environment(),
+            largest_node=largest_node,
+        )
         with slurm_executor(args.dask_slurm, settings, folders()) as jobs:
             yield jobs
         return

@@ -217,6 +217,7 @@ def _add_cluster(parser: ArgumentParser) -> None:
 def cluster_settings(args: Namespace) -> ClusterSettings:
     """What the arguments and the file ask for."""
     from nnunet_pt.cluster.settings import load_cluster_settings, own_environment
+    from nnunet_pt.cluster.slurm import largest_node
 
     names = ("partition", "account", "cpus", "mem", "time", "parts", "modules", "venv")
     return load_cluster_settings(
@@ -224,6 +225,7 @@ def cluster_settings(args: Namespace) -> ClusterSettings:
         flags={name: getattr(args, name) for name in names},
         training_flags={"gpus": args.gpus, "nodes": args.nodes},
         own_venv=own_environment(),
+        largest_node=largest_node,
     )
 
 

@@ -16,14 +16,13 @@ from typing import Any
 from nnunet_pt.cluster import slurm
 from nnunet_pt.cluster.dask_checks import SharedFolders, client_of, quiet
 from nnunet_pt.cluster.dask_executor import DaskExecutor
-from nnunet_pt.cluster.settings import ClusterSettings, Resources
+from nnunet_pt.cluster.settings import ClusterSettings, Resources, memory_bytes
 from nnunet_pt.core.console import get_logger
 from nnunet_pt.core.errors import UsageError, WorkerError
 from nnunet_pt.core.executor import Executor
 
 PATIENCE_S = 24 * 3600.0
 LOGS = "dask_slurm_logs"
-_MEMORY_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _DEFAULT_CPUS, _DEFAULT_MEMORY = 8, "48G"
 
 _log = get_logger(__name__)
@@ -135,9 +134,3 @@ def _prologue(settings: ClusterSettings) -> list[str]:
     if settings.venv is not None:
         lines.append(f"source {shlex.quote(str(settings.venv / 'bin' / 'activate'))}")
     return [*lines, *settings.setup]
-
-
-def memory_bytes(text: str) -> int:
-    """Memory as SLURM writes it, in bytes; without a unit these are megabytes."""
-    unit = text[-1].upper()
-    return int(text[:-1]) * _MEMORY_UNITS[unit] if unit in _MEMORY_UNITS else int(text) * _MEMORY_UNITS["M"]

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from nnunet_pt.cluster.slurm import LargestNode
+from nnunet_pt.core.console import get_logger
 from nnunet_pt.core.errors import SettingsError, UsageError
 from nnunet_pt.core.files import storage_error
 
@@ -18,7 +20,9 @@ else:
     import tomli as tomllib
 
 Kind = Literal["cases", "training", "short"]
+_log = get_logger(__name__)
 KINDS: tuple[Kind, ...] = get_args(Kind)
+_MEMORY_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 # What SLURM calls minutes, minutes:seconds, hours:minutes:seconds, days-hours, days-hours:minutes and so on
 _TIME = re.compile(r"(?:(\d+)-(\d+)(?::(\d+)(?::(\d+))?)?|(\d+)(?::(\d+)(?::(\d+))?)?)")
 
@@ -106,7 +110,12 @@ class ClusterSettings:
 
 
 def load_cluster_settings(
-    file: Path | None, *, flags: Mapping[str, Any], training_flags: Mapping[str, Any], own_venv: Path | None = None
+    file: Path | None,
+    *,
+    flags: Mapping[str, Any],
+    training_flags: Mapping[str, Any],
+    own_venv: Path | None = None,
+    largest_node: Callable[[str | None], LargestNode | None] = lambda _: None,
 ) -> ClusterSettings:
     """Settings from a file and from arguments, which count more.
 
@@ -115,6 +124,7 @@ def load_cluster_settings(
         flags: Values for all jobs, or of the settings themselves, by their names; None is no value.
         training_flags: Values for trainings alone.
         own_venv: The virtual environment to activate if nothing else is said.
+        largest_node: Tells what the nodes of a partition have; jobs do not ask for more unless the user does.
 
     Raises:
         SettingsError: With everything that is wrong with the file.
@@ -130,11 +140,39 @@ def load_cluster_settings(
     for kind in KINDS:
         values = {**_resources(content), **_resources(content.get(kind, {})), **_resources(given)}
         values |= for_trainings if kind == "training" else {}
-        resources[kind] = replace(_USUAL[kind], **_as_tuples(values))
+        usual = _USUAL[kind]
+        if {"cpus", "mem", *(("gpus",) if kind == "training" else ())} - set(values):
+            usual = _fitted(usual, largest_node(values.get("partition")), says_gpus="gpus" in values)
+        resources[kind] = replace(usual, **_as_tuples(values))
     own = {name: value for name, value in {**content, **given}.items() if name in _OWN}
     venv = own.pop("venv", None)
     own["venv"] = own_venv if venv is None else Path(venv).expanduser().absolute() if venv else None
     return ClusterSettings(resources=resources, **_as_tuples(own))
+
+
+def _fitted(usual: Resources, node: LargestNode | None, *, says_gpus: bool) -> Resources:
+    """Usual values, but no more than nodes have: SLURM would refuse the job, or let it wait for ever."""
+    if node is None:
+        return usual
+    if usual.num_gpus and not node.gpus and not says_gpus:
+        _log.warning(
+            "The nodes of %s have no GPUs, so trainings will compute on CPUs, which takes days. If others have some, "
+            "name them (-partition, -gpus, or cluster.toml).",
+            node.partition,
+        )
+        usual = replace(usual, gpus="0")
+    mem = usual.mem
+    if node.mem_mb is None:
+        mem = None
+    elif mem is not None and node.mem_mb * _MEMORY_UNITS["M"] < memory_bytes(mem):
+        mem = f"{node.mem_mb}M"
+    return replace(usual, mem=mem, cpus=min(usual.cpus or node.cpus, node.cpus) or None)
+
+
+def memory_bytes(text: str) -> int:
+    """Memory as SLURM writes it, in bytes; without a unit these are megabytes."""
+    unit = text[-1].upper()
+    return int(text[:-1]) * _MEMORY_UNITS[unit] if unit in _MEMORY_UNITS else int(text) * _MEMORY_UNITS["M"]
 
 
 def seconds_of(time: str) -> int:

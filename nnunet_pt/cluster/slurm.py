@@ -12,6 +12,7 @@ from pathlib import Path
 from nnunet_pt.core.errors import NnunetError, UnknownNameError
 
 _PATIENCE_S = 60
+_GPUS = re.compile(r"\bgpu(?::[a-zA-Z][\w.-]*)?(?::(\d+))?")  # gpu:2, gpu:a100:4(S:0-1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,23 @@ class QueuedTask:
     folder: Path
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LargestNode:
+    """The most that one job can get on a node.
+
+    Attributes:
+        partition: Where.
+        cpus: CPUs.
+        mem_mb: Memory in MB; None if SLURM does not know.
+        gpus: GPUs.
+    """
+
+    partition: str
+    cpus: int
+    mem_mb: int | None
+    gpus: int
+
+
 def has_slurm() -> bool:
     """Whether jobs can be submitted from this machine."""
     return shutil.which("sbatch") is not None
@@ -52,6 +70,37 @@ def check_partitions(names: Sequence[str]) -> None:
     for name in names:
         if name not in known.split():
             raise UnknownNameError.of("partition", name, set(known.split()))
+
+
+def largest_node(partition: str | None) -> LargestNode | None:
+    """The most that nodes have, each of them counted separately for CPUs, memory and GPUs.
+
+    Args:
+        partition: A partition, or several with commas; None for the cluster's default.
+
+    Returns:
+        None if SLURM cannot be asked, there is no such partition, or no default.
+    """
+    chosen = [] if partition is None else [f"--partition={partition}"]
+    text = _ask(["sinfo", "--noheader", "--all", "--format=%P|%c|%m|%G", *chosen])
+    rows = [line.strip().split("|", 3) for line in (text or "").splitlines()]
+    rows = [row for row in rows if len(row) == 4 and (partition is not None or row[0].endswith("*"))]
+    if not rows:
+        return None
+    memory = max(_first_number(row[2]) for row in rows)
+    return LargestNode(
+        partition=rows[0][0].rstrip("*") if partition is None else partition,
+        cpus=max(_first_number(row[1]) for row in rows),
+        mem_mb=memory if memory > 1 else None,  # 1 is what SLURM says if nobody has told it
+        gpus=max(
+            sum(int(n or 1) for n in re.findall(r"\bgpu(?::[a-zA-Z][\w.-]*)?(?::(\d+))?", row[3])) for row in rows
+        ),
+    )
+
+
+def _first_number(text: str) -> int:
+    match = re.match(r"\d+", text)
+    return int(match.group()) if match else 0
 
 
 def submit(script: Path) -> str:

@@ -14,8 +14,8 @@ from slurm_world import commands
 
 from nnunet_pt.cluster import dask_crew, dask_executor
 from nnunet_pt.cluster.dask_checks import SharedFolders
-from nnunet_pt.cluster.dask_slurm import memory_bytes, slurm_executor
-from nnunet_pt.cluster.settings import load_cluster_settings
+from nnunet_pt.cluster.dask_slurm import slurm_executor
+from nnunet_pt.cluster.settings import load_cluster_settings, memory_bytes
 from nnunet_pt.core.errors import UnknownNameError, UsageError, WorkerError
 from nnunet_pt.core.workers import CaseTask, map_cases
 

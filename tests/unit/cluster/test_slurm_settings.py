@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 import pytest
+from slurm_world import commands
 
-from nnunet_pt.cluster.settings import ClusterSettings, load_cluster_settings, seconds_of
+from nnunet_pt.cluster.settings import KINDS, ClusterSettings, load_cluster_settings, seconds_of
+from nnunet_pt.cluster.slurm import LargestNode, largest_node
 from nnunet_pt.core.errors import NnunetError, SettingsError, StorageError, UsageError
 
 
@@ -146,3 +149,72 @@ def test_what_is_no_folder_on_a_node_is_refused(tmp_path: Path, text: str) -> No
 def test_a_folder_on_a_node_may_have_variables(tmp_path: Path) -> None:
     assert load(toml(tmp_path, 'scratch = "/local/$USER"')).scratch == "/local/$USER"
     assert load().scratch is None
+
+
+# ---------------------------------------------------------------- no more than nodes have
+
+
+@pytest.mark.parametrize(
+    ("said", "partition", "expected"),
+    [
+        ("main*|2|2000|(null)", None, ("main", 2, 2000, 0)),
+        (
+            "cpu*|64|512000|(null)\ngpu|32|256000|gpu:4",
+            None,
+            LargestNode(partition="cpu", cpus=64, mem_mb=512000, gpus=0),
+        ),
+        (
+            "gpu|32+|256000+|gpu:a100:4(S:0-1)\ngpu|16|128000|gpu:2",
+            "gpu",
+            LargestNode(partition="gpu", cpus=32, mem_mb=256000, gpus=4),
+        ),
+        ("gpu|8|1|gpu:a100:1,gpu:v100:2", "gpu", ("gpu", 8, None, 3)),
+        ("gpu|8|1000|gpu:h100", "gpu", ("gpu", 8, 1000, 1)),
+        ("cpu|64|512000|(null)", None, None),
+        ("main", "main", None),
+        ("", "main", None),
+    ],
+)
+def test_what_nodes_have(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    said: str,
+    partition: str | None,
+    expected: tuple[object, ...] | None,
+) -> None:
+    asked = tmp_path / "asked"
+    monkeypatch.setenv("PATH", commands(tmp_path / "bin", {"sinfo": f"echo \"$@\" > {asked}; echo '{said}'"}))
+    found = largest_node(partition)
+    assert (found if found is None else astuple(found)) == expected
+    assert ("--partition=" in asked.read_text()) is (partition is not None)
+
+
+def test_jobs_ask_for_no_more_than_nodes_have_unless_the_user_does(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = LargestNode(partition="main", cpus=2, mem_mb=2000, gpus=0)
+    asked = []
+
+    def ask(partition: str | None) -> LargestNode:
+        asked.append(partition)
+        return small
+
+    text = "[training]\npartition = 'other'\ncpus = 6\n[cases]\nmem = '9G'\n[short]\ncpus = 3\nmem = '1G'\n"
+    found = load_cluster_settings(toml(tmp_path, text), flags={}, training_flags={}, largest_node=ask).resources
+    assert [(found[kind].cpus, found[kind].mem) for kind in KINDS] == [(2, "9G"), (6, "2000M"), (3, "1G")]
+    assert found["training"].num_gpus == 0
+    assert asked == [None, "other"]  # nothing is open for short steps
+    assert "have no GPUs" in caplog.text
+    caplog.clear()
+    found = load_cluster_settings(None, flags={}, training_flags={"gpus": "2"}, largest_node=ask).resources
+    assert found["training"].num_gpus == 2 and "GPUs" not in caplog.text
+
+
+def test_memory_that_slurm_does_not_know_is_left_to_it() -> None:
+    large = LargestNode(partition="main", cpus=64, mem_mb=None, gpus=8)
+    found = load_cluster_settings(None, flags={}, training_flags={}, largest_node=lambda _: large).resources
+    assert [(found[kind].cpus, found[kind].mem, found[kind].gpus) for kind in KINDS] == [
+        (8, None, "0"),
+        (12, None, "1"),
+        (4, None, "0"),
+    ]
