@@ -161,12 +161,12 @@ def test_a_folder_on_a_node_may_have_variables(tmp_path: Path) -> None:
         (
             "cpu*|64|512000|(null)\ngpu|32|256000|gpu:4",
             None,
-            LargestNode(partition="cpu", cpus=64, mem_mb=512000, gpus=0),
+            ("cpu", 64, 512000, 0),
         ),
         (
             "gpu|32+|256000+|gpu:a100:4(S:0-1)\ngpu|16|128000|gpu:2",
             "gpu",
-            LargestNode(partition="gpu", cpus=32, mem_mb=256000, gpus=4),
+            ("gpu", 32, 256000, 4),
         ),
         ("gpu|8|1|gpu:a100:1,gpu:v100:2", "gpu", ("gpu", 8, None, 3)),
         ("gpu|8|1000|gpu:h100", "gpu", ("gpu", 8, 1000, 1)),
