@@ -7,13 +7,13 @@ from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
-from nnunet_pt.cli._parser import METHOD, OUTPUT, REQUIRED, RUNNING, SUBJECT, WRITTEN, group, make_parser
+from nnunet_pt.cli._parser import METHOD, OUTPUT, REQUIRED, RUNNING, SUBJECT, WRITTEN, add_commands, group, make_parser
 from nnunet_pt.core.errors import UsageError
 
 if TYPE_CHECKING:
     from nnunet_pt.core.settings import Workspace
 
-__all__ = ["METHOD", "OUTPUT", "REQUIRED", "RUNNING", "SUBJECT", "WRITTEN", "group", "make_parser"]
+__all__ = ["METHOD", "OUTPUT", "REQUIRED", "RUNNING", "SUBJECT", "WRITTEN", "add_commands", "group", "make_parser"]
 
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
 DATASET_HELP = "dataset: its number or its name, for example  4  or  Dataset004_Hippocampus"

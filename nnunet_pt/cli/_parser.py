@@ -6,7 +6,7 @@ import shutil
 import sys
 import textwrap
 from argparse import Action, ArgumentParser, RawDescriptionHelpFormatter, _ArgumentGroup
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from nnunet_pt.core import colours
 from nnunet_pt.core.console import show_error
@@ -89,6 +89,28 @@ def make_parser(program: str, description: str, examples: str) -> CommandParser:
     )
     group(parser, OUTPUT).add_argument("-h", "--help", action="help", help="show this text and end")
     return parser
+
+
+def add_commands(parser: ArgumentParser, title: str, dest: str) -> Any:
+    """Subcommands, one of which has to be given; ``add_parser`` of the result takes what :func:`make_parser` takes.
+
+    Args:
+        parser: The parser of the command.
+        title: What they are.
+        dest: Under which name the chosen one is found.
+    """
+    return parser.add_subparsers(
+        title=title,
+        dest=dest,
+        metavar=title.removesuffix("s").upper(),
+        required=True,
+        prog=parser.prog,
+        parser_class=cast("type[ArgumentParser]", _subcommand_parser),
+    )
+
+
+def _subcommand_parser(*, prog: str, description: str, examples: str, **_options: Any) -> CommandParser:
+    return make_parser(prog, description, examples)
 
 
 def group(parser: ArgumentParser, title: str, about: str | None = None) -> _ArgumentGroup:

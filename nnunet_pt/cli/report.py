@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from nnunet_pt.cli import _arguments as arguments
 from nnunet_pt.cli._run import Outcome, run
@@ -31,24 +31,12 @@ def build_parser() -> ArgumentParser:
         nnUNetv2_report compare results/scratch/fold_0 results/finetuned/fold_0 -names scratch fine-tuned
         """,
     )
-    commands = parser.add_subparsers(
-        title="reports",
-        dest="report",
-        metavar="REPORT",
-        required=True,
-        prog=PROGRAM,
-        parser_class=cast("type[ArgumentParser]", _sub_parser),
-    )
+    commands = arguments.add_commands(parser, "reports", "report")
     _dataset_parser(commands)
     _plans_parser(commands)
     _training_parser(commands)
     _compare_parser(commands)
     return parser
-
-
-def _sub_parser(*, prog: str, description: str, examples: str, **_options: Any) -> ArgumentParser:
-    """A parser of one of the reports, with the help format that all commands share."""
-    return arguments.make_parser(prog, description, examples)
 
 
 def _dataset_parser(commands: Any) -> None:

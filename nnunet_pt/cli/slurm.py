@@ -6,7 +6,7 @@ import shlex
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from nnunet_pt.cli import _arguments as arguments
 from nnunet_pt.cli._run import Outcome, run
@@ -46,23 +46,11 @@ def build_parser() -> ArgumentParser:
         nnUNetv2_slurm status jobs/
         """,
     )
-    commands = parser.add_subparsers(
-        title="commands",
-        dest="workflow",
-        metavar="COMMAND",
-        required=True,
-        prog=PROGRAM,
-        parser_class=cast("type[ArgumentParser]", _sub_parser),
-    )
+    commands = arguments.add_commands(parser, "commands", "workflow")
     _crossval_parser(commands)
     _pretrain_finetune_parser(commands)
     _status_parser(commands)
     return parser
-
-
-def _sub_parser(*, prog: str, description: str, examples: str, **_options: Any) -> ArgumentParser:
-    """A parser of one of the commands, with the help format that all commands share."""
-    return arguments.make_parser(prog, description, examples)
 
 
 def _crossval_parser(commands: Any) -> None:
