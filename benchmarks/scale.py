@@ -1,6 +1,6 @@
 """How time, memory and requests to the file system grow with the number of cases: 100, 1,000, 10,000.
 
-    python benchmarks/scale.py                                  about an hour on two cores
+    python benchmarks/scale.py                                  about five minutes on two cores
     python benchmarks/scale.py --cases 100 1000 --out scale.json
 
 The images have 12x12x12 voxels, so that what is measured is what each case costs beside its voxels: finding,
