@@ -47,7 +47,8 @@ def test_killed_again_and_again(
         nothing_left_running += descendants(process.pid)
         fold.finish(process, -signal.SIGKILL)
     output = fold.finish(fold.train("--c"))
-    assert f"Continuing from {FINAL if 'final:3' in moments else LATEST}" in output
+    finished = moments[-1].startswith("final")  # only the final validation was left to do
+    assert f"Continuing from {FINAL if finished else LATEST}" in output
     assert_same_training(undisturbed, fold)
     assert fold.leftovers() == []
     assert not (fold.folder / LATEST).exists()
