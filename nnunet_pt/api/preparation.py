@@ -6,20 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_pt.core.console import get_logger
-from nnunet_pt.core.errors import NnunetError, PlansError
-from nnunet_pt.core.files import read_json, storage_errors
+from nnunet_pt.core.errors import PlansError
 from nnunet_pt.core.resources import default_num_processes
 from nnunet_pt.core.settings import Workspace
 from nnunet_pt.dataset.cases import DATASET_PREFIX, training_cases
 from nnunet_pt.dataset.description import FILE_NAME as DATASET_FILE
 from nnunet_pt.dataset.description import DatasetDescription
-from nnunet_pt.dataset.integrity import REPORT_NAME, verify_dataset_integrity
+from nnunet_pt.dataset.integrity import REPORT_NAME, dataset_state, has_passed, verify_dataset_integrity
 from nnunet_pt.planning.fingerprint_extractor import FingerprintRequest, extract_fingerprint
 from nnunet_pt.planning.plan_and_preprocess import plan_and_show
 from nnunet_pt.planning.planner import PlanRequest
 from nnunet_pt.planning.presets import PLANNERS
 from nnunet_pt.plans.plans import NOT_PLANS, Plans
-from nnunet_pt.preprocessing.case import input_files
 from nnunet_pt.preprocessing.manifest import Manifest
 from nnunet_pt.preprocessing.pipeline import PreprocessRequest, preprocess_dataset
 
@@ -141,18 +139,7 @@ class Preparation:
         return {case.identifier for case in training_cases(raw, DatasetDescription.load(raw / DATASET_FILE))}
 
     def _is_checked(self) -> bool:
-        """Whether there is a report without errors that is newer than all files of the dataset."""
-        report, raw = self.folder / REPORT_NAME, self.workspace.raw / self.dataset
-        try:
-            content = read_json(report)
-            cases = training_cases(raw, DatasetDescription.load(raw / DATASET_FILE))
-        except NnunetError:  # no report; or a dataset that must be checked to say what is wrong
-            return False
-        if not isinstance(content, dict) or not content.get("passed") or content.get("num_cases") != len(cases):
-            return False
-        files = [raw / DATASET_FILE, *(path for case in cases for path in input_files(case))]
-        with storage_errors(raw):
-            return max(path.stat().st_mtime for path in files) <= report.stat().st_mtime
+        return has_passed(self.folder / REPORT_NAME, dataset_state(self.workspace.raw / self.dataset))
 
     def _plan(self) -> None:
         planners = {PLANNERS[name].plans_name: name for name in PLANNERS}

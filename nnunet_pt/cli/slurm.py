@@ -157,6 +157,11 @@ def _add_common(parser: ArgumentParser) -> None:
         help="memory of the GPU to plan for (default: what the planner is made for)",
     )
     method.add_argument(
+        "--verify_dataset_integrity",
+        action="store_true",
+        help="first check every image and label, each job those of its cases",
+    )
+    method.add_argument(
         "-train_args",
         metavar="TEXT",
         help="more arguments of nnUNetv2_train, as one text that begins with a space: ' -lr 0.001 -epochs 250' "
@@ -230,6 +235,7 @@ def request(args: Namespace) -> WorkflowRequest:
         planner=args.pl,
         plans_name=args.p,
         gpu_memory_target=args.gpu_memory_target,
+        verify_integrity=args.verify_dataset_integrity,
         training=_how_to_train(args.tr, "-train_args", args.train_args or ""),
         pretraining=_how_to_train(args.pretrain_tr or args.tr, "-pretrain_args", args.pretrain_args or "")
         if pretrains

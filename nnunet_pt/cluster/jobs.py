@@ -87,6 +87,7 @@ class WorkflowRequest:
         planner: Who makes the plans.
         plans_name: Identifier of the plans; by default the planner's.
         gpu_memory_target: Memory of the GPU to plan for in GB; None for the planner's own.
+        verify_integrity: Check the datasets before they are measured.
         training: How to train.
         pretraining: How to pre-train.
     """
@@ -98,6 +99,7 @@ class WorkflowRequest:
     planner: str = "ExperimentPlanner"
     plans_name: str | None = None
     gpu_memory_target: float | None = None
+    verify_integrity: bool = False
     training: HowToTrain = HowToTrain()
     pretraining: HowToTrain = HowToTrain()
 
@@ -213,11 +215,12 @@ class _Maker:
     def measure(self, number: str) -> Step:
         """The fingerprint."""
         words = ["nnUNetv2_extract_fingerprint", "-d", number]
+        verify = self.request.verify_integrity
         return Step(
             name=f"fingerprint_{number}",
-            title=f"measure the images of dataset {number}",
+            title=f"{'check and ' if verify else ''}measure the images of dataset {number}",
             kind="cases",
-            body=(run(words, self.part()),),
+            body=(run(words + ["--verify_dataset_integrity"] * verify, self.part()),),
             tasks=self.parts(),
         )
 

@@ -131,9 +131,7 @@ class PartNotes:
 
     def remove(self) -> None:
         """Remove the folder at once, so that nobody takes the rest of it for something to go on with."""
-        if self.folder.is_dir():
-            with temporary_folder(self.folder.parent) as rest, contextlib.suppress(FileNotFoundError):
-                self.folder.rename(rest / self.folder.name)
+        remove_at_once(self.folder)
 
     def _note(self, what: str) -> None:
         self._check()
@@ -190,6 +188,13 @@ def retried(action: Callable[[], None], folder: Path) -> None:
                 raise
         else:
             break
+
+
+def remove_at_once(folder: Path) -> None:
+    """Remove a folder of parts, if there is one; no other process sees a part of it."""
+    if folder.is_dir():
+        with temporary_folder(folder.parent) as rest, contextlib.suppress(FileNotFoundError):
+            folder.rename(rest / folder.name)
 
 
 def names_in(folder: Path) -> set[str]:

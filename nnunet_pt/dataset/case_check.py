@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_pt.core.errors import ImageError
+from nnunet_pt.core.errors import ImageError, StorageError
+from nnunet_pt.core.files import digest_of, read_json, write_json
+from nnunet_pt.core.parts import retried
 from nnunet_pt.dataset.cases import Case
 from nnunet_pt.dataset.images.base import FloatImage, ImageReaderWriter, rounded
 from nnunet_pt.dataset.images.hidden_damage import scan_file
@@ -19,6 +21,7 @@ from nnunet_pt.dataset.images.registry import reader_writer_by_name
 
 LARGEST_COUNTED_LABEL = 1 << 16
 MAX_VALUES_SHOWN = 5
+_VERSION = 1  # of what is checked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +34,7 @@ class CaseCheck:
         num_channels: Channels in dataset.json.
         labels: Allowed label values, with background and ignore label.
         ignore_label: The ignore label, if there is one.
+        folder: Where the result is kept, until all cases have been checked; nowhere if None.
     """
 
     case: Case
@@ -38,6 +42,17 @@ class CaseCheck:
     num_channels: int
     labels: tuple[int, ...]
     ignore_label: int | None
+    folder: Path | None = None
+
+    @property
+    def file_name(self) -> str:
+        """Name of the file with the result."""
+        return f"{self.case.identifier}.json"
+
+    def stamp(self) -> str:
+        """Changes with everything that the result depends on."""
+        settings = (self.reader_name, self.num_channels, self.labels, self.ignore_label)
+        return digest_of([_VERSION, *settings, self.case.state()])
 
 
 @dataclass(slots=True, kw_only=True)
@@ -71,6 +86,30 @@ class _Grid:
 
 def check_case(check: CaseCheck) -> CaseResult:
     """Read the files of a case, one at a time, and note what is wrong with each and with their combination."""
+    if check.folder is None:
+        return _check(check)
+    stamp = check.stamp()  # first: files may change meanwhile
+    result = _check(check)
+    path = check.folder / check.file_name
+    retried(lambda: write_json(path, {"stamp": stamp, **asdict(result)}), check.folder)
+    return result
+
+
+def kept_result(check: CaseCheck) -> CaseResult | None:
+    """What :func:`check_case` has kept of a case; None if there is nothing, or the files are others now."""
+    if check.folder is None:
+        return None
+    try:
+        kept = read_json(check.folder / check.file_name)
+        if kept["stamp"] != check.stamp():
+            return None
+        findings = [(kind, text) for kind, text in kept["findings"]]
+        return CaseResult(findings=findings, digests=dict(kept["digests"]), labels=tuple(kept["labels"]))
+    except (StorageError, KeyError, TypeError, ValueError):  # missing, or damaged: the case is checked again
+        return None
+
+
+def _check(check: CaseCheck) -> CaseResult:
     result = CaseResult()
     reader = reader_writer_by_name(check.reader_name)
     grids: list[_Grid] = []

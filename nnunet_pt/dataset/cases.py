@@ -33,6 +33,16 @@ class Case:
     images: tuple[Path, ...]
     label: Path | None
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All of them."""
+        return self.images if self.label is None else (*self.images, self.label)
+
+    def state(self) -> list[tuple[str, int, int]]:
+        """Name, size and time of change of each file that exists: something that changes with the files."""
+        status = [(path.name, path.stat()) for path in self.files if path.exists()]
+        return [(name, found.st_size, found.st_mtime_ns) for name, found in status]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Discovery:

@@ -5,140 +5,53 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 from nnunet_pt.core.console import get_logger
-from nnunet_pt.core.errors import DatasetError, ImageError, NnunetError
-from nnunet_pt.core.files import write_json
-from nnunet_pt.core.workers import CaseTask, Executor, MapResult, map_cases, map_in_threads
-from nnunet_pt.dataset.case_check import CaseCheck, CaseResult, check_case
-from nnunet_pt.dataset.cases import (
-    Case,
-    Discovery,
-    discover_training_cases,
-    shortened,
-    unrelated_files,
-)
+from nnunet_pt.core.errors import DatasetError, ImageError, NnunetError, StorageError
+from nnunet_pt.core.files import digest_of, read_json, remove_leftovers, temporary_folder, write_json
+from nnunet_pt.core.parts import WHOLE, Part, remove_at_once, retried
+from nnunet_pt.core.workers import CaseTask, Executor, map_cases, map_in_threads
+from nnunet_pt.dataset.case_check import CaseCheck, CaseResult, check_case, kept_result
+from nnunet_pt.dataset.cases import Case, discover_training_cases
 from nnunet_pt.dataset.description import FILE_NAME, DatasetDescription
 from nnunet_pt.dataset.images.base import ImageReaderWriter
-from nnunet_pt.dataset.images.registry import choose_reader_writer
+from nnunet_pt.dataset.images.registry import choose_reader_writer, reader_writer_by_name
+from nnunet_pt.dataset.integrity_findings import (
+    all_findings,
+    description_findings,
+    file_findings,
+    missing_files,
+    own_findings,
+)
+from nnunet_pt.dataset.integrity_report import KINDS, Finding, IntegrityReport
 from nnunet_pt.dataset.labels import Labels
 
 REPORT_NAME = "integrity_report.json"
 MAX_EXAMPLES = 20  # images that may be damaged before no reader is found
 WORK_BYTES_PER_VOXEL = 16  # besides the file's own: float32, a second copy, and integers for counting labels
 
-Severity = Literal["error", "warning"]
-
-# Kind of finding -> severity, heading, what to do. What nnU-Net refuses is an error; so is what would spoil training.
-KINDS: dict[str, tuple[Severity, str, str]] = {
-    "description": ("error", "dataset.json cannot be used", "correct dataset.json"),
-    "channel_order": ("error", "the channels of dataset.json are out of order", "write the keys in ascending order"),
-    "num_training": ("error", "numTraining is wrong", "correct numTraining in dataset.json, or add the missing cases"),
-    "label_gap": ("error", "label values are not consecutive", "renumber the labels without gaps, starting from 0"),
-    "folder": ("error", "files or folders are missing", "add them, or correct the paths in dataset.json"),
-    "reader": ("error", "no reader suits the images", "correct file_ending or overwrite_image_reader_writer"),
-    "incomplete_case": ("error", "cases lack files", "add the files, or move the cases away"),
-    "unnumbered_file": ("error", "files without a channel number", "rename them to <case>_0000, or move them away"),
-    "unreadable": ("error", "files cannot be read", "replace them with intact copies, or remove the cases"),
-    "crashed": ("error", "checking broke off", "see the messages above; use fewer processes if memory ran out"),
-    "channel_count": ("error", "wrong number of channels", "correct channel_names, or add or remove channels"),
-    "channel_mismatch": ("error", "channels do not fit together", "resample them onto one grid"),
-    "label_mismatch": ("error", "image and label do not fit together", "resample the label onto the image's grid"),
-    "nan_image": ("error", "images hold NaN", "replace these values, for example by 0"),
-    "infinite_image": ("error", "images hold infinite values", "replace these values"),
-    "nan_label": ("error", "labels hold NaN", "correct the labels"),
-    "infinite_label": ("error", "labels hold infinite values", "correct the labels"),
-    "non_integer_label": ("error", "labels hold values that are not whole", "resample labels by nearest neighbour"),
-    "unexpected_label": (
-        "error",
-        "labels hold values that dataset.json does not name",
-        "correct labels in one of both",
-    ),
-    "old_description": ("warning", "dataset.json is of an old kind", "it is understood here; nnU-Net v2 refuses it"),
-    "background_name": ("warning", "dataset.json has no label called background", "look whether this is meant"),
-    "orientation": ("warning", "position or orientation differs", "check that they show the same place"),
-    "constant_image": ("warning", "images are constant", "look whether these cases are useful"),
-    "empty_label": ("warning", "labels hold no foreground", "look whether these cases are meant to be empty"),
-    "duplicate_image": ("warning", "images occur more than once", "remove copies: they leak between training sets"),
-    "unused_label": ("warning", "labels occur in no case", "look whether annotations are missing"),
-    "unused_file": ("warning", "files that belong to no case", "they are ignored; move them away"),
-}
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that is wrong or odd.
+class _Checking:
+    """How cases are checked, and where results are kept until all cases have been checked."""
 
-    Attributes:
-        kind: A key of :data:`KINDS`.
-        text: Details.
-        case: The case, if it concerns one.
-    """
-
-    kind: str
-    text: str
-    case: str | None = None
-
-    @property
-    def severity(self) -> Severity:
-        """Error or warning."""
-        return KINDS[self.kind][0]
+    num_workers: int
+    max_ram_gb: float | None = None
+    progress: bool = True
+    executor: Executor | None = None
+    folder: Path | None = None
+    part: Part = WHOLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IntegrityReport:
-    """The outcome of a check.
+class _Outcome:
+    """The report about the cases of this process, and about all cases unless other parts are missing."""
 
-    Attributes:
-        dataset: Name of the dataset.
-        num_cases: Cases that were found, complete or not.
-        findings: Everything, in the order of :data:`KINDS`.
-    """
-
-    dataset: str
-    num_cases: int
-    findings: tuple[Finding, ...]
-
-    @property
-    def errors(self) -> tuple[Finding, ...]:
-        """What keeps the dataset from being used."""
-        return tuple(f for f in self.findings if f.severity == "error")
-
-    @property
-    def warnings(self) -> tuple[Finding, ...]:
-        """What is worth a look."""
-        return tuple(f for f in self.findings if f.severity == "warning")
-
-    def text(self) -> str:
-        """The report for the terminal, grouped by kind; long lists are cut."""
-        head = f"Integrity of {self.dataset}: {_counted(self.num_cases, 'case')}"
-        if not self.findings:
-            return f"{head}, nothing to complain about."
-        totals = f"{_counted(len(self.errors), 'error')}, {_counted(len(self.warnings), 'warning')}"
-        lines = [f"{head}, {totals}."]
-        for kind, (severity, heading, advice) in KINDS.items():
-            group = [f for f in self.findings if f.kind == kind]
-            if group:
-                cases = len({f.case for f in group if f.case is not None})
-                count = f" ({_counted(cases, 'case')})" if cases else ""
-                lines.append(f"{severity.upper()}: {heading}{count}; {advice}")
-                lines.append(shortened(f"  - {f'{f.case}: ' if f.case else ''}{f.text}" for f in group))
-        return "\n".join(lines)
-
-    def to_json(self) -> dict[str, Any]:
-        """The report for a file, nothing cut."""
-        return {
-            "dataset": self.dataset,
-            "passed": not self.errors,
-            "num_cases": self.num_cases,
-            "num_errors": len(self.errors),
-            "num_warnings": len(self.warnings),
-            "findings": [
-                {"severity": f.severity, "kind": f.kind, "meaning": KINDS[f.kind][1], "case": f.case, "text": f.text}
-                for f in self.findings
-            ],
-        }
+    own: IntegrityReport
+    whole: IntegrityReport | None
+    missing: tuple[int, ...] = ()
 
 
 def verify_dataset_integrity(
@@ -149,8 +62,13 @@ def verify_dataset_integrity(
     progress: bool = True,
     report_path: Path | None = None,
     executor: Executor | None = None,
+    part: Part = WHOLE,
+    clean: bool = False,
 ) -> IntegrityReport:
     """Check a raw dataset, print the report, and refuse the dataset if there are errors.
+
+    With a ``report_path`` results are kept beside it until the dataset has passed: a check that was interrupted goes
+    on, and after errors only cases are read again that had errors or have changed since.
 
     Args:
         raw_dataset_folder: ``nnUNet_raw/DatasetXXX_Name``.
@@ -159,145 +77,203 @@ def verify_dataset_integrity(
         progress: Show the progress.
         report_path: Where to write the report as JSON; nowhere by default.
         executor: Where the cases are checked instead of in ``num_workers`` processes of this machine.
+        part: The cases to check. The part that ends last writes the report about all; needs ``report_path``.
+        clean: Forget what was kept.
 
     Returns:
-        The report, which holds no errors.
+        The report about the cases of this part, which holds no errors.
 
     Raises:
         DatasetError: If there are errors; its text is the report.
     """
-    report = check_dataset(
-        raw_dataset_folder, num_workers=num_workers, max_ram_gb=max_ram_gb, progress=progress, executor=executor
+    checking = _Checking(
+        num_workers=num_workers,
+        max_ram_gb=max_ram_gb,
+        progress=progress,
+        executor=executor,
+        folder=None if report_path is None else report_path.with_suffix(".parts"),
+        part=part,
     )
-    if report_path is not None:
-        write_json(report_path, report.to_json())
-    where = None if report_path is None else f"the complete report is {report_path}"
-    if report.errors:
-        raise DatasetError(report.text(), remedy=where)
-    get_logger(__name__).info(report.text() + (f"\n  {where}" if where and report.findings else ""))
-    return report
+    if report_path is None or checking.folder is None:
+        outcome = _check(raw_dataset_folder, checking)
+    else:
+        if clean:
+            remove_at_once(checking.folder)
+        outcome = _check_and_report(raw_dataset_folder, checking, report_path)
+    where = None if report_path is None or outcome.whole is None else f"the complete report is {report_path}"
+    if outcome.own.errors:
+        raise DatasetError(outcome.own.text(), remedy=where)
+    _say(outcome, where)
+    return outcome.own
 
 
-def check_dataset(
-    raw_dataset_folder: Path,
-    *,
-    num_workers: int,
-    max_ram_gb: float | None = None,
-    progress: bool = True,
-    executor: Executor | None = None,
-) -> IntegrityReport:
+def check_dataset(raw_dataset_folder: Path, *, num_workers: int, progress: bool = True) -> IntegrityReport:
     """Like :func:`verify_dataset_integrity`, but only gives the report."""
+    return _check(raw_dataset_folder, _Checking(num_workers=num_workers, progress=progress)).own
+
+
+def dataset_state(raw_dataset_folder: Path) -> str:
+    """Something that changes with dataset.json and the files of the training cases; empty if they cannot be listed."""
+    try:
+        path = raw_dataset_folder / FILE_NAME
+        cases = discover_training_cases(raw_dataset_folder, DatasetDescription.load(path)).cases
+        return digest_of([read_json(path), map_in_threads(lambda case: (case.identifier, case.state()), cases)])
+    except NnunetError:
+        return ""
+
+
+def has_passed(report_path: Path, state: str) -> bool:
+    """Whether there is a report without errors about a dataset in this :func:`dataset_state`."""
+    if not state:
+        return False
+    try:
+        report = read_json(report_path)
+    except StorageError:
+        return False
+    return isinstance(report, dict) and bool(report.get("passed")) and report.get("state") == state
+
+
+def _check_and_report(raw_dataset_folder: Path, checking: _Checking, report_path: Path) -> _Outcome:
+    """Check, write the report if all parts have been checked, and keep results no longer than they are needed."""
+    state = dataset_state(raw_dataset_folder)
+    before = _Outcome(
+        own=IntegrityReport(dataset=raw_dataset_folder.name, num_cases=0, findings=(), part=checking.part), whole=None
+    )
+    if not checking.part.is_whole and has_passed(report_path, state):
+        return before
+    outcome = _check(raw_dataset_folder, checking)
+    if outcome.whole is not None:
+        write_json(report_path, {**outcome.whole.to_json(), "state": state})
+    elif has_passed(report_path, state):  # other processes did this part, too, and were faster
+        outcome = before
+    if checking.folder is not None and has_passed(report_path, state):
+        remove_at_once(checking.folder)
+    return outcome
+
+
+def _say(outcome: _Outcome, where: str | None) -> None:
+    own, whole = outcome.own, outcome.whole
+    if whole is not None and whole.errors:
+        _log.warning("%s\n  Other parts found errors: %s", own.text(), where)
+    elif whole is not None:
+        _log.info(whole.text() + (f"\n  {where}" if where and whole.findings else ""))
+    elif outcome.missing:
+        _log.info("%s\n  %s.", own.text(), own.part.waiting_for(outcome.missing))
+    else:
+        _log.info("Integrity of %s: all parts have been checked, and no file has changed since.", own.dataset)
+
+
+def _check(raw_dataset_folder: Path, checking: _Checking) -> _Outcome:
     name = raw_dataset_folder.name
     try:
         description = DatasetDescription.load(raw_dataset_folder / FILE_NAME)
     except NnunetError as error:
-        return IntegrityReport(dataset=name, num_cases=0, findings=(Finding(kind="description", text=error.text()),))
-    findings = list(_description_findings(description))
+        return _alone(name, 0, [Finding(kind="description", text=error.text())])
+    findings = list(description_findings(description))
     try:
         discovery = discover_training_cases(raw_dataset_folder, description)
     except NnunetError as error:
-        findings.append(Finding(kind="folder", text=error.text()))
-        discovery = Discovery(cases=(), missing={}, foreign=())
-    else:
-        findings += _file_findings(raw_dataset_folder, description, discovery)
-        findings += _case_findings(description, discovery.cases, num_workers, max_ram_gb, progress, executor)
-    order = list(KINDS)
-    findings.sort(key=lambda f: (order.index(f.kind), f.case or ""))
+        return _alone(name, 0, [*findings, Finding(kind="folder", text=error.text())])
+    findings += file_findings(raw_dataset_folder, description, discovery)
     num_cases = len(discovery.cases) + len(discovery.missing)
-    return IntegrityReport(dataset=name, num_cases=num_cases, findings=tuple(findings))
-
-
-def _description_findings(description: DatasetDescription) -> Iterable[Finding]:
-    if description.upgraded_from:
-        yield Finding(kind="old_description", text=f"written for {description.upgraded_from}")
-    for kind, text in description.notes.items():
-        yield Finding(kind=kind, text=text)
-    values = Labels.from_description(description).file_values
-    gaps = sorted(set(range(max(values) + 1)) - set(values))
-    if gaps or min(values) < 0:
-        found = ", ".join(map(str, values))
-        yield Finding(kind="label_gap", text=f"found {found}; expected 0, 1, 2... without gaps")
-
-
-def _file_findings(folder: Path, description: DatasetDescription, discovery: Discovery) -> Iterable[Finding]:
-    num_cases = len(discovery.cases) + len(discovery.missing)
-    if description.num_training is None:
-        yield Finding(kind="num_training", text=f"numTraining is missing, there are {num_cases} cases")
-    elif description.num_training != num_cases:
-        yield Finding(
-            kind="num_training", text=f"numTraining is {description.num_training}, there are {num_cases} cases"
-        )
-    if not num_cases:
-        yield Finding(kind="folder", text=f"there are no cases with the ending {description.file_ending} in {folder}")
-    for identifier, text in discovery.missing.items():
-        yield Finding(kind="incomplete_case", text=text, case=identifier)
-    for path in discovery.foreign:
-        yield Finding(kind="unnumbered_file", text=str(path.relative_to(folder)))
-    if description.cases is None:
-        unused = (*discovery.without_images, *unrelated_files(folder, description.file_ending))
-        yield from (Finding(kind="unused_file", text=str(path.relative_to(folder))) for path in unused)
-        return
-    for case in discovery.cases:
-        for path in _missing_files(case):
-            yield Finding(kind="folder", text=f"{path} does not exist", case=case.identifier)
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
-
-
-def _missing_files(case: Case) -> list[Path]:
-    return [path for path in (*case.images, case.label) if path is not None and not path.exists()]
-
-
-def _case_findings(
-    description: DatasetDescription,
-    cases: Sequence[Case],
-    num_workers: int,
-    max_ram_gb: float | None,
-    progress: bool,
-    executor: Executor | None,
-) -> Iterable[Finding]:
-    if description.cases is not None:
-        cases = [case for case in cases if not _missing_files(case)]
-    if not cases:
-        return
     try:
-        reader = _reader(description, cases)
+        checks = _case_checks(description, discovery.cases, checking.folder)
     except NnunetError as error:
-        yield Finding(kind="reader", text=error.text())
-        return
+        return _alone(name, num_cases, [*findings, Finding(kind="reader", text=error.text())])
+    part = checking.part
+    mine = set(part.own(check.case.identifier for check in checks))
+    results, crashed = _results([check for check in checks if check.case.identifier in mine], checking)
+    if part.is_whole:
+        whole = _report(name, num_cases, [*findings, *crashed, *all_findings(results, description, len(checks))])
+        return _Outcome(own=whole, whole=whole)
+    own = _report(name, len(mine), [*findings, *crashed, *own_findings(results)], part)
+    everything = _all_results(checks, checking)
+    missing = part.missing([check.case.identifier for check in checks], everything.__contains__)
+    if missing:
+        return _Outcome(own=own, whole=None, missing=missing)
+    return _Outcome(
+        own=own, whole=_report(name, num_cases, [*findings, *all_findings(everything, description, len(checks))])
+    )
+
+
+def _alone(dataset: str, num_cases: int, findings: Iterable[Finding]) -> _Outcome:
+    """What is wrong before any case is looked at."""
+    report = _report(dataset, num_cases, findings)
+    return _Outcome(own=report, whole=report)
+
+
+def _report(dataset: str, num_cases: int, findings: Iterable[Finding], part: Part = WHOLE) -> IntegrityReport:
+    order = list(KINDS)
+    ordered = sorted(findings, key=lambda f: (order.index(f.kind), f.case or ""))
+    return IntegrityReport(dataset=dataset, num_cases=num_cases, findings=tuple(ordered), part=part)
+
+
+def _case_checks(description: DatasetDescription, cases: Sequence[Case], folder: Path | None) -> list[CaseCheck]:
+    """What has to be checked.
+
+    Raises:
+        NnunetError: If no reader suits the images.
+    """
+    if description.cases is not None:
+        cases = [case for case in cases if not missing_files(case)]
+    if not cases:
+        return []
     labels = Labels.from_description(description)
-    tasks = [
-        CaseTask(
-            case=case.identifier,
-            argument=CaseCheck(
-                case=case,
-                reader_name=reader.name,
-                num_channels=description.num_channels,
-                labels=labels.file_values,
-                ignore_label=labels.ignore_label,
-            ),
-            ram_bytes=ram,
+    reader = _reader(description, cases)
+    return [
+        CaseCheck(
+            case=case,
+            reader_name=reader.name,
+            num_channels=description.num_channels,
+            labels=labels.file_values,
+            ignore_label=labels.ignore_label,
+            folder=folder,
         )
-        for case, ram in zip(cases, map_in_threads(lambda c: _ram_bytes(reader, c), cases), strict=True)
+        for case in cases
     ]
+
+
+def _results(checks: Sequence[CaseCheck], checking: _Checking) -> tuple[dict[str, CaseResult], list[Finding]]:
+    """Results of cases by name, and what broke off. Cases that had errors are checked again, whatever was kept."""
+    if checking.folder is not None:
+        retried(lambda: None, checking.folder)
+        remove_leftovers(checking.folder)
+    kept = {
+        check.case.identifier: result
+        for check, result in zip(checks, map_in_threads(kept_result, checks), strict=True)
+        if result is not None and not any(KINDS[kind][0] == "error" for kind, _ in result.findings)
+    }
+    todo = [check for check in checks if check.case.identifier not in kept]
     outcome = map_cases(
         check_case,
-        tasks,
-        num_workers=num_workers,
-        max_ram_gb=max_ram_gb,
+        [
+            CaseTask(case=check.case.identifier, argument=check, ram_bytes=ram)
+            for check, ram in zip(todo, map_in_threads(_ram_bytes, todo), strict=True)
+        ],
+        num_workers=checking.num_workers,
+        max_ram_gb=checking.max_ram_gb,
         description="Checking the dataset",
         on_failure="continue",
-        progress=progress,
-        executor=executor,
+        progress=checking.progress,
+        executor=checking.executor,
     )
-    for failure in outcome.failures:
-        yield Finding(kind="crashed", text=failure.reason, case=failure.case)
-    for identifier, result in outcome.results.items():
-        yield from (Finding(kind=kind, text=text, case=identifier) for kind, text in result.findings)
-    yield from _duplicates(outcome)
-    yield from _unused_labels(description, outcome, num_cases=len(tasks))
+    crashed = [Finding(kind="crashed", text=failure.reason, case=failure.case) for failure in outcome.failures]
+    return {**kept, **outcome.results}, crashed
+
+
+def _all_results(checks: Sequence[CaseCheck], checking: _Checking) -> dict[str, CaseResult]:
+    """The results of all parts, as far as they are there."""
+    folder = checking.folder
+    if folder is None:
+        return {}
+
+    def look() -> None:  # the file system of a network shows what others did to whoever changes the folder
+        with temporary_folder(folder):
+            pass
+
+    retried(look, folder)
+    found = zip(checks, map_in_threads(kept_result, checks), strict=True)
+    return {check.case.identifier: result for check, result in found if result is not None}
 
 
 def _reader(description: DatasetDescription, cases: Sequence[Case]) -> ImageReaderWriter:
@@ -311,33 +287,9 @@ def _reader(description: DatasetDescription, cases: Sequence[Case]) -> ImageRead
     raise first_error or AssertionError("there is at least one case")
 
 
-def _ram_bytes(reader: ImageReaderWriter, case: Case) -> int:
+def _ram_bytes(check: CaseCheck) -> int:
     try:
-        header = reader.read_header(case.images[0])
+        header = reader_writer_by_name(check.reader_name).read_header(check.case.images[0])
     except ImageError:
         return 0  # the check will tell
     return header.num_voxels * (header.voxel_bytes + WORK_BYTES_PER_VOXEL)
-
-
-def _duplicates(outcome: MapResult[CaseResult]) -> Iterable[Finding]:
-    seen: dict[str, tuple[str, str]] = {}
-    for identifier, result in outcome.results.items():
-        for name, digest in result.digests.items():
-            if digest in seen:
-                other_case, other_name = seen[digest]
-                text = f"{name} has the same voxels as {other_name} of case {other_case}"
-                yield Finding(kind="duplicate_image", text=text, case=identifier)
-            else:
-                seen[digest] = (identifier, name)
-
-
-def _unused_labels(
-    description: DatasetDescription, outcome: MapResult[CaseResult], num_cases: int
-) -> Iterable[Finding]:
-    if len(outcome.results) < num_cases or any(not r.labels for r in outcome.results.values()):
-        return  # a label may be in a file that could not be read
-    used = {label for result in outcome.results.values() for label in result.labels}
-    for name, value in description.labels.items():
-        absent = sorted({value} - used) if isinstance(value, int) else sorted(set(value) - used)
-        if absent:
-            yield Finding(kind="unused_label", text=f'"{name}": {", ".join(map(str, absent))}')

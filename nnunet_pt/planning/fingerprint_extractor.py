@@ -30,7 +30,6 @@ from nnunet_pt.preprocessing.case import (
     WORKER_RAM,
     channel_error,
     check_hidden_nonfinite,
-    input_files,
     read_case,
     readable_header,
 )
@@ -155,7 +154,7 @@ def _extract(request: FingerprintRequest, workspace: Workspace) -> FingerprintRe
     if num_processes is None:
         num_processes = default_num_processes(DEFAULT_PROCESSES)
     part = request.part
-    if request.verify_integrity and part.number == 0:  # once for all parts
+    if request.verify_integrity:
         make_folder(target)
         verify_dataset_integrity(
             raw,
@@ -164,6 +163,8 @@ def _extract(request: FingerprintRequest, workspace: Workspace) -> FingerprintRe
             progress=request.progress,
             executor=request.executor,
             report_path=target / REPORT_NAME,
+            part=part,
+            clean=request.clean,
         )
     path, parts = target / FINGERPRINT_FILE, target / _PARTS_FOLDER
     notes = PartNotes(parts, part, {})
@@ -294,8 +295,7 @@ def _settings(reader_name: str, num_draws: int, num_channels: int, labels: Label
 
 def _stamp(case: Case, settings: Sequence[Any]) -> str:
     """Changes with everything that a measurement depends on."""
-    status = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in input_files(case) if p.exists()]
-    return digest_of([*settings, status])
+    return digest_of([*settings, case.state()])
 
 
 def _is_done(job: MeasureJob) -> bool:

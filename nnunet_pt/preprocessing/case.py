@@ -107,7 +107,7 @@ def preprocess_case(job: CaseJob) -> CaseRecord:
         StorageError: If the result cannot be written.
     """
     case, settings = job.case, job.settings
-    stamps = stamp_inputs(input_files(case))
+    stamps = stamp_inputs(case.files)
     image, segmentation, properties = read_case(case, settings.reader_name, settings.labels)
     if len(image) != len(settings.channel_names):
         raise channel_error(case, len(image), len(settings.channel_names))
@@ -129,11 +129,6 @@ def channel_error(case: Case, found: int, expected: int) -> ImageError:
         expected=f"{expected}, as many as channel_names in dataset.json",
         remedy="correct channel_names in dataset.json, or the files of the case",
     )
-
-
-def input_files(case: Case) -> tuple[Path, ...]:
-    """The raw files of a case."""
-    return case.images if case.label is None else (*case.images, case.label)
 
 
 def readable_header(case: Case, reader_name: str) -> ImageHeader | None:

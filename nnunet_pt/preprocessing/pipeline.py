@@ -25,7 +25,6 @@ from nnunet_pt.preprocessing.case import (
     WORKER_RAM,
     CaseJob,
     CaseSettings,
-    input_files,
     preprocess_case,
     readable_header,
 )
@@ -317,7 +316,7 @@ def _sort_out(
     """Which cases need no work, and which of the recorded ones turned out damaged."""
 
     def looked_at(case: Case) -> tuple[list[CaseRecord], CaseRecord | None]:
-        files = input_files(case)
+        files = case.files
         records = [r for r in manifest.candidates(case.identifier) if r.is_current(digests, files)]
         return records, next((r for r in records if r.is_intact(folder, read=read)), None)
 

@@ -495,6 +495,7 @@ FROZEN = {
         -p str
         -pl str = ExperimentPlanner
         -gpu_memory_target positive_float
+        --verify_dataset_integrity flag
         -train_args str
         -cluster Path
         -partition str
@@ -523,6 +524,7 @@ FROZEN = {
         -p str
         -pl str = ExperimentPlanner
         -gpu_memory_target positive_float
+        --verify_dataset_integrity flag
         -train_args str
         -cluster Path
         -partition str

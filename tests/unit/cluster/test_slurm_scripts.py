@@ -74,6 +74,13 @@ def test_arrays_are_over_parts_and_folds(tmp_path: Path) -> None:
     assert options(scripts["plan_16.sh"])["output"] == "logs/%x_%j.out"
 
 
+@pytest.mark.parametrize("verify", [False, True])
+def test_each_part_checks_its_cases_if_asked(tmp_path: Path, verify: bool) -> None:
+    scripts = written(tmp_path, cluster(parts=4), pretrain=15, verify_integrity=verify).scripts
+    asked = [s.name[3:] for s in scripts if "--verify_dataset_integrity" in s.read_text()]
+    assert asked == ["fingerprint_16.sh", "fingerprint_15.sh"] * verify
+
+
 def test_jobs_ask_for_what_the_settings_say(tmp_path: Path) -> None:
     settings = cluster(partition="gpu", account="me", cpus=8, mem="20G", time="4:00:00", gpus="a100:2", nodes=2)
     scripts = {s.name[3:]: s for s in written(tmp_path, settings).scripts}

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from nnunet_pt.core.errors import DatasetError
 from nnunet_pt.dataset import integrity
 from nnunet_pt.dataset.case_check import count_values
-from nnunet_pt.dataset.integrity import KINDS, IntegrityReport, check_dataset, verify_dataset_integrity
+from nnunet_pt.dataset.integrity import check_dataset, dataset_state, verify_dataset_integrity
+from nnunet_pt.dataset.integrity_report import KINDS, Finding, IntegrityReport
 
 SHAPE = (6, 7, 8)
 
@@ -64,6 +65,7 @@ def test_good_dataset_has_no_findings(dataset: Dataset, tmp_path: Path, caplog: 
         "num_errors": 0,
         "num_warnings": 0,
         "findings": [],
+        "state": dataset_state(dataset.folder),
     }
 
 
@@ -304,7 +306,7 @@ def test_errors_refuse_the_dataset_after_writing_the_report(dataset: Dataset, tm
 
 
 def test_long_lists_are_cut_on_the_terminal_only() -> None:
-    findings = tuple(integrity.Finding(kind="nan_image", text="x", case=f"c{i}") for i in range(30))
+    findings = tuple(Finding(kind="nan_image", text="x", case=f"c{i}") for i in range(30))
     report = IntegrityReport(dataset="D", num_cases=30, findings=findings)
     assert "(30 cases)" in report.text() and "... and 20 more" in report.text() and "c29" not in report.text()
     assert len(report.to_json()["findings"]) == 30

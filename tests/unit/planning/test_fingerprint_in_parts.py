@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from nnunet_pt.core.errors import ImageError, UsageError
+from nnunet_pt.core.errors import DatasetError, ImageError, UsageError
 from nnunet_pt.planning import fingerprint_extractor
 
 SCRIPT = """
@@ -179,9 +180,18 @@ def test_raw_file_that_changed_between_parts(three: Any) -> None:
     assert part(three, 0).fingerprint is not None
 
 
-def test_dataset_is_verified_by_the_first_part(three: Any) -> None:
-    three.label("b2").unlink()
+def test_each_part_verifies_its_own_cases(three: Any, expected: bytes) -> None:
     three.description["numTraining"] = 3
     three.describe()
-    with pytest.raises(Exception, match="b2"):
-        part(three, 0, verify_integrity=True)
+    label = three.label("b2").read_bytes()
+    three.label("b2").write_bytes(b"no image")
+    part(three, 0, verify_integrity=True)
+    with pytest.raises(DatasetError, match="b2"):
+        part(three, 1, verify_integrity=True)
+    assert part(three, 2, verify_integrity=True).missing_parts == (1,)
+    three.label("b2").write_bytes(label)
+    assert part(three, 1, verify_integrity=True).fingerprint is not None
+    report = three.preprocessed / "integrity_report.json"
+    assert json.loads(report.read_text())["passed"]
+    report.unlink()
+    assert same(three, expected)
