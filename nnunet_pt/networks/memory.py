@@ -45,7 +45,7 @@ def plain_unet_size(shape: UNetShape, patch_size: Sequence[int], num_outputs: in
     """Feature-map size of ``PlainConvUNet``."""
     voxels = shape.voxels(patch_size)
     encoder = sum(n * f * v for n, f, v in zip(shape.encoder, shape.features, voxels, strict=True))
-    return encoder + _decoder_size(shape, voxels) + num_outputs * voxels[0]
+    return encoder + _decoder_size(shape, voxels, num_outputs)
 
 
 def residual_encoder_unet_size(shape: UNetShape, patch_size: Sequence[int], num_outputs: int) -> int:
@@ -57,13 +57,15 @@ def residual_encoder_unet_size(shape: UNetShape, patch_size: Sequence[int], num_
         projected = features != previous or any(s != 1 for s in stride)
         total += (2 * blocks + projected) * features * size
         previous = features
-    return total + _decoder_size(shape, voxels) + num_outputs * voxels[0]
+    return total + _decoder_size(shape, voxels, num_outputs)
 
 
-def _decoder_size(shape: UNetShape, voxels: Sequence[int]) -> int:
-    """Convolutions and one transposed convolution for each decoder stage."""
+def _decoder_size(shape: UNetShape, voxels: Sequence[int], num_outputs: int) -> int:
+    """Convolutions and one transposed convolution for each decoder stage, and the outputs of the last one."""
+    if not shape.decoder:
+        return 0  # images too small to be pooled: nnU-Net counts no outputs either
     levels = zip(reversed(shape.decoder), shape.features[:-1], voxels[:-1], strict=True)
-    return sum((n + 1) * f * v for n, f, v in levels)
+    return sum((n + 1) * f * v for n, f, v in levels) + num_outputs * voxels[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,14 @@ def test_counting_by_hand() -> None:
     assert feature_map_size(residual, (8, 8), 7) == 64 * 4 * 3 + 16 * 5 * (4 + 1) + 64 * 4 * 2 + 64 * 7
 
 
+def test_a_network_without_a_decoder_has_no_outputs() -> None:
+    # nnU-Net 2.8.1 plans batches of 51 patches of 184x8x188 and of 3,643 of 8x579 for such networks and 8 GB
+    plain = unet("PlainConvUNet", 2, [32], [2], [])
+    assert feature_map_size(plain, (8, 579), 7) == 8 * 579 * 32 * 2
+    residual = unet("ResidualEncoderUNet", 2, [32], [1], [])
+    assert feature_map_size(residual, (8, 579), 7) == 8 * 579 * 32 * 3
+
+
 def test_a_single_number_stands_for_every_stage() -> None:
     one = unet("PlainConvUNet", 3, [8, 16, 32], 2, 1, strides=[1, 2, [2, 2, 2]])
     many = unet("PlainConvUNet", 3, [8, 16, 32], [2, 2, 2], [1, 1])
