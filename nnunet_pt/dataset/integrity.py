@@ -10,6 +10,7 @@ from typing import Any, Literal
 from nnunet_pt.core.console import get_logger
 from nnunet_pt.core.errors import DatasetError, ImageError, NnunetError
 from nnunet_pt.core.files import write_json
+from nnunet_pt.core.wording import counted
 from nnunet_pt.core.workers import CaseTask, Executor, MapResult, map_cases, map_in_threads
 from nnunet_pt.dataset.case_check import CaseCheck, CaseResult, check_case
 from nnunet_pt.dataset.cases import (
@@ -112,16 +113,16 @@ class IntegrityReport:
 
     def text(self) -> str:
         """The report for the terminal, grouped by kind; long lists are cut."""
-        head = f"Integrity of {self.dataset}: {_counted(self.num_cases, 'case')}"
+        head = f"Integrity of {self.dataset}: {counted(self.num_cases, 'case')}"
         if not self.findings:
             return f"{head}, nothing to complain about."
-        totals = f"{_counted(len(self.errors), 'error')}, {_counted(len(self.warnings), 'warning')}"
+        totals = f"{counted(len(self.errors), 'error')}, {counted(len(self.warnings), 'warning')}"
         lines = [f"{head}, {totals}."]
         for kind, (severity, heading, advice) in KINDS.items():
             group = [f for f in self.findings if f.kind == kind]
             if group:
                 cases = len({f.case for f in group if f.case is not None})
-                count = f" ({_counted(cases, 'case')})" if cases else ""
+                count = f" ({counted(cases, 'case')})" if cases else ""
                 lines.append(f"{severity.upper()}: {heading}{count}; {advice}")
                 lines.append(shortened(f"  - {f'{f.case}: ' if f.case else ''}{f.text}" for f in group))
         return "\n".join(lines)
@@ -221,12 +222,11 @@ def _description_findings(description: DatasetDescription) -> Iterable[Finding]:
 
 def _file_findings(folder: Path, description: DatasetDescription, discovery: Discovery) -> Iterable[Finding]:
     num_cases = len(discovery.cases) + len(discovery.missing)
+    there = f"there {'is' if num_cases == 1 else 'are'} {counted(num_cases, 'case')}"
     if description.num_training is None:
-        yield Finding(kind="num_training", text=f"numTraining is missing, there are {num_cases} cases")
+        yield Finding(kind="num_training", text=f"numTraining is missing, {there}")
     elif description.num_training != num_cases:
-        yield Finding(
-            kind="num_training", text=f"numTraining is {description.num_training}, there are {num_cases} cases"
-        )
+        yield Finding(kind="num_training", text=f"numTraining is {description.num_training}, {there}")
     if not num_cases:
         yield Finding(kind="folder", text=f"there are no cases with the ending {description.file_ending} in {folder}")
     for identifier, text in discovery.missing.items():
@@ -240,10 +240,6 @@ def _file_findings(folder: Path, description: DatasetDescription, discovery: Dis
     for case in discovery.cases:
         for path in _missing_files(case):
             yield Finding(kind="folder", text=f"{path} does not exist", case=case.identifier)
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _missing_files(case: Case) -> list[Path]:

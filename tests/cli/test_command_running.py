@@ -114,7 +114,7 @@ def test_failed_cases_are_listed_after_the_others_are_finished(capsys: pytest.Ca
     captured = capsys.readouterr()
     assert captured.out.startswith("Ended after")
     assert "2 cases -> /data" in captured.out
-    assert captured.err.startswith("Error: 1 case(s) failed: case_3. The others are finished.")
+    assert captured.err.startswith("Error: 1 case failed: case_3. The others are finished.")
 
 
 @pytest.mark.parametrize(
