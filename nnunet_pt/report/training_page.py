@@ -81,8 +81,10 @@ def _overview(record: TrainingRecord) -> Section:
 
 def _lead(record: TrainingRecord) -> str:
     done, planned = len(record.history.epochs), record.planned_epochs
-    sentence = f"{done} epochs are done" if planned is None else f"{done} of {planned} epochs are done"
-    sentence = f"All {done} epochs are done" if record.finished else sentence
+    epochs = counted(done, "epoch") if planned is None else f"{done} of {counted(planned, 'epoch')}"
+    sentence = f"{epochs} {'is' if done == 1 else 'are'} done"
+    if record.finished:
+        sentence = "The only epoch is done" if done == 1 else f"All {done} epochs are done"
     if not done:
         sentence = "Nothing is known about the epochs"
     if record.validation is None:
