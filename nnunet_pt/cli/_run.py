@@ -187,6 +187,8 @@ def _start_data(parser: ArgumentParser, words: Sequence[str]) -> dict[str, Any]:
 
 def _flush_output() -> None:
     """Hand over what was printed; if nobody reads it any more, let it go."""
+    if sys.stdout is None:  # closed before this process began
+        return
     try:
         sys.stdout.flush()
     except BrokenPipeError:
