@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nnunet_pt.api.folds import FoldTraining
-from nnunet_pt.api.options import TrainingOptions, check_names, of_preparation, of_training
+from nnunet_pt.api.options import TrainingOptions, check_names, check_types, of_preparation, of_training
 from nnunet_pt.api.preparation import Preparation, number_of
 from nnunet_pt.api.results import TrainingFailure, TrainingMetrics, TrainingOutcome, TrainingSuccess, finite, mean_of
 from nnunet_pt.api.surroundings import surroundings_kept
@@ -94,19 +94,28 @@ def nnunet_training(
     """
     del use_compressed
     check_names(options)
-    asked: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "configuration": configuration,
-        "trainer": trainer or DEFAULT_TRAINER,
-        "plans_name": plans_identifier or DEFAULT_PLANS,
-        "num_processes": 1 if num_gpus is None else num_gpus,
+        "trainer": trainer,
+        "plans_identifier": plans_identifier,
+        "num_gpus": num_gpus,
         "device": device,
-        "validation_only": validation_only,
-        "validate_best": val_best,
-        "disable_checkpointing": disable_checkpointing,
-        "save_probabilities": npz,
-        **of_training(options),
+        "pretrained_weights": pretrained_weights,
     }
     try:
+        check_types(arguments, options)
+        asked: dict[str, Any] = {
+            "configuration": configuration,
+            "trainer": trainer or DEFAULT_TRAINER,
+            "plans_name": plans_identifier or DEFAULT_PLANS,
+            "num_processes": 1 if num_gpus is None else num_gpus,
+            "device": device,
+            "validation_only": validation_only,
+            "validate_best": val_best,
+            "disable_checkpointing": disable_checkpointing,
+            "save_probabilities": npz,
+            **of_training(options),
+        }
         with surroundings_kept():
             which = _fold(fold)
             training = _training(dataset_id, which, pretrained_weights, go_on=continue_training, asked=asked)

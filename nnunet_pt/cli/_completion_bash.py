@@ -39,7 +39,7 @@ _nnUNetv2_plans_files() {  # of the dataset that was given, else of all
     [[ -n ${nnUNet_preprocessed-} ]] || return
     for file in "$nnUNet_preprocessed"/$wanted/*.json; do
         name=${file##*/}
-        case $name in dataset.json | dataset_fingerprint.json | splits_*.json) continue ;; esac
+        case $name in dataset.json | dataset_fingerprint.json | splits_*.json | integrity_report.json) continue ;; esac
         [[ -f $file ]] && printf '%s\n' "$file"
     done
 }
@@ -61,6 +61,15 @@ _nnUNetv2_configurations() {  # the usual ones, and those of the plans of the da
     done
 }
 
+_nnUNetv2_fitting() {  # adds to COMPREPLY which lines fit the word so far; compgen -W would execute $(...) in them
+    local word quoted
+    while IFS= read -r word; do
+        [[ -n $word ]] || continue
+        printf -v quoted %q "$word"
+        [[ $word == "$current"* || $quoted == "$current"* ]] && COMPREPLY+=("$quoted")
+    done
+}
+
 _nnUNetv2_values() {  # fills COMPREPLY with values of a kind
     local kind=${1%+} words='' IFS=$'\n'
     case $kind in
@@ -74,7 +83,7 @@ _nnUNetv2_values() {  # fills COMPREPLY with values of a kind
     file) compopt -o filenames 2> /dev/null; COMPREPLY=($(compgen -f -- "$current")); return ;;
     folder) compopt -o filenames 2> /dev/null; COMPREPLY=($(compgen -d -- "$current")); return ;;
     esac
-    COMPREPLY=($(compgen -W "$words" -- "$current"))
+    _nnUNetv2_fitting <<< "$words"
     [[ $kind == trainer ]] && COMPREPLY+=($(compgen -f -X '!*.py' -- "$current"))
 }
 

@@ -29,7 +29,7 @@ _nnUNetv2_plans_files() {  # sets reply: of the dataset that was given, else of 
     reply=()
     [[ -n ${nnUNet_preprocessed-} ]] || return
     reply=($nnUNet_preprocessed/$wanted*/*.json(N))
-    reply=(${reply:#*/(dataset|dataset_fingerprint|splits_*).json})
+    reply=(${reply:#*/(dataset|dataset_fingerprint|splits_*|integrity_report).json})
 }
 
 _nnUNetv2_plans() {

@@ -32,6 +32,7 @@ from nnunet_pt.core.console import (
 from nnunet_pt.core.errors import NnunetError
 from nnunet_pt.core.json_log import JsonLog
 from nnunet_pt.core.settings import process_number
+from nnunet_pt.core.wording import counted
 
 if TYPE_CHECKING:
     from nnunet_pt.core.colours import Style
@@ -168,7 +169,7 @@ def _execute(command: Callable[[Namespace], Outcome], args: Namespace) -> None:
         get_logger().info("%s", text, extra=event("result", data, style=style))
     if outcome.failures:
         error = NnunetError(
-            f"{len(set(outcome.failures))} case(s) failed: {', '.join(dict.fromkeys(outcome.failures))}. "
+            f"{counted(len(set(outcome.failures)), 'case')} failed: {', '.join(dict.fromkeys(outcome.failures))}. "
             "The others are finished.",
             remedy=outcome.failure_remedy,
         )
@@ -186,6 +187,8 @@ def _start_data(parser: ArgumentParser, words: Sequence[str]) -> dict[str, Any]:
 
 def _flush_output() -> None:
     """Hand over what was printed; if nobody reads it any more, let it go."""
+    if sys.stdout is None:  # closed before this process began
+        return
     try:
         sys.stdout.flush()
     except BrokenPipeError:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nnunet_pt.cli import _arguments as arguments
 from nnunet_pt.cli._run import Outcome, run
+from nnunet_pt.core.wording import counted
 
 
 def build_parser() -> ArgumentParser:
@@ -49,7 +50,7 @@ def execute(args: Namespace) -> Outcome:
         on_failure="continue",
         progress=not args.no_pbar,
     )
-    text = f"ensembles of {len(args.i)} predictions for {len(result.results)} cases. Written: {args.o}"
+    text = f"ensembles of {len(args.i)} predictions for {counted(len(result.results), 'case')}. Written: {args.o}"
     return Outcome(
         summaries=(text,),
         failures=tuple(failure.case for failure in result.failures),

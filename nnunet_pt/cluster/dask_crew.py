@@ -10,6 +10,7 @@ from nnunet_pt.cluster.dask_worker import WorkerFacts
 from nnunet_pt.core.console import get_logger
 from nnunet_pt.core.errors import WorkerError
 from nnunet_pt.core.executor import WorkerDied
+from nnunet_pt.core.wording import counted
 
 SAY_AGAIN_S = 30.0
 SHARE_OF_MEMORY = 0.8  # the estimates are estimates
@@ -100,7 +101,7 @@ class Crew:
     def summary(self) -> str:
         """How many there are."""
         machines = len({member.facts.host for member in self})
-        counts = [_counted(len(self), "worker"), _counted(machines, "machine"), _counted(self.slots, "case")]
+        counts = [counted(len(self), "worker"), counted(machines, "machine"), counted(self.slots, "case")]
         return "{} on {}, {} at a time".format(*counts)
 
     def choose(self, ram_bytes: int, reserved: set[str]) -> Member | None:
@@ -178,7 +179,3 @@ class Waiting:
         if news is None or now - self._began > absence.patience_s:
             found = "none are coming" if news is None else f"none within {absence.patience_s:.0f} s"
             raise WorkerError(f"{absence.name} has no workers.", found=found, remedy=absence.advice)
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"

@@ -20,6 +20,7 @@ from nnunet_pt.cluster.settings import ClusterSettings, Resources, memory_bytes
 from nnunet_pt.core.console import get_logger
 from nnunet_pt.core.errors import UsageError, WorkerError
 from nnunet_pt.core.executor import Executor
+from nnunet_pt.core.wording import counted
 
 PATIENCE_S = 24 * 3600.0
 LOGS = "dask_slurm_logs"
@@ -52,11 +53,11 @@ def slurm_executor(num_jobs: int, settings: ClusterSettings, folders: SharedFold
     logs = Path.cwd() / LOGS
     with contextlib.ExitStack() as stack:
         cluster = stack.enter_context(_cluster(num_jobs, settings, wanted, logs))
-        _log.info("Submitted %d jobs to SLURM; their logs are in %s", num_jobs, logs)
+        _log.info("Submitted %s to SLURM; see %s for their logs", counted(num_jobs, "job"), logs)
         executor = DaskExecutor(
             client_of(cluster),
             folders,
-            name=f"Dask on {num_jobs} jobs of SLURM",
+            name=f"Dask on {counted(num_jobs, 'job')} of SLURM",
             advice=f"see in {logs} why the jobs ended; after that, the same command continues",
             patience_s=PATIENCE_S,
             news=partial(_queue, cluster),

@@ -7,6 +7,7 @@ knows the job. What is neither in the queue nor noted as ended was ended from ou
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,7 +112,7 @@ class WorkflowStatus:
         again = [step.again() for step in self.steps if step.again()]
         if again:
             parts.append(
-                f"When the cause is gone, all that is missing:  bash {self.folder / SUBMIT}\n"
+                f"When the cause is gone, all that is missing:  bash {shlex.quote(str(self.folder / SUBMIT))}\n"
                 f"or in that folder, step by step:  {'; '.join(a for a in again if a)}"
             )
         return "\n\n".join(parts)

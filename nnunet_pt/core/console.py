@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from nnunet_pt.core import colours
-from nnunet_pt.core.errors import NnunetError
+from nnunet_pt.core.errors import NnunetError, StorageError
 from nnunet_pt.core.json_log import JsonLog, error_data
 
 if TYPE_CHECKING:
@@ -118,11 +118,23 @@ def show(text: str, data: Mapping[str, Any] | None = None) -> None:
     Args:
         text: What to print.
         data: The same for programs.
+
+    Raises:
+        StorageError: If the file that standard output goes to cannot be written.
     """
     if _json_log is not None:
         _json_log.write("output", text, data=data)
-    else:
+        return
+    try:
         print(text, flush=True)
+    except BrokenPipeError:  # nobody wants to read more
+        raise
+    except OSError as error:
+        raise StorageError(
+            "The output cannot be written.",
+            found=error.strerror or str(error),
+            remedy="free some space, or let standard output go to another place",
+        ) from error
 
 
 def announce(text: str) -> None:

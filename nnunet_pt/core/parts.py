@@ -62,8 +62,9 @@ class Part:
 
     def waiting_for(self, missing: Iterable[int]) -> str:
         """What is to be said about parts that are missing."""
-        numbers = ", ".join(map(str, missing))
-        return f"{self} ended; waiting for part(s) {numbers}. The last one puts all parts together"
+        numbers = [str(number) for number in missing]
+        waited = f"{'part' if len(numbers) == 1 else 'parts'} {', '.join(numbers)}"
+        return f"{self} ended; waiting for {waited}. The last one puts all parts together"
 
     def require_no_clean(self, clean: bool) -> None:
         """Complain about ``--clean``.

@@ -18,6 +18,7 @@ from nnunet_pt.core.errors import NnunetError, UsageError, WorkerError
 from nnunet_pt.core.executor import Executor, InProcessExecutor, RemoteError, RemoteTraceback, WorkerDied
 from nnunet_pt.core.local_executor import LocalExecutor
 from nnunet_pt.core.resources import available_ram_bytes
+from nnunet_pt.core.wording import counted
 
 __all__ = [
     "CaseFailure",
@@ -289,7 +290,7 @@ class _Run(Generic[A, R]):
         failure = _failure(task.case, error)
         failure = replace(failure, reason=failure.reason + circumstance)
         self.failures.append(failure)
-        rest = f" Waiting for {len(self._running)} running cases." if self._stop and self._running else ""
+        rest = f" Waiting for {counted(len(self._running), 'running case')}." if self._stop and self._running else ""
         if failure.error is None:
             _log.error(
                 "%s: case %s failed: %s.%s\n%s", self._description, task.case, failure.reason, rest, failure.details

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from nnunet_pt.core.errors import ImageError, StorageError
 from nnunet_pt.core.files import digest_of, read_json, write_json
 from nnunet_pt.core.parts import retried
+from nnunet_pt.core.wording import counted
 from nnunet_pt.dataset.cases import Case
 from nnunet_pt.dataset.images.base import FloatImage, ImageReaderWriter, rounded
 from nnunet_pt.dataset.images.hidden_damage import scan_file
@@ -121,7 +122,7 @@ def _check(check: CaseCheck) -> CaseResult:
             _check_image(image, path, result)
         del image  # before the next one is read
     if len(grids) == len(check.case.images) and num_channels != check.num_channels:
-        result.add("channel_count", f"{num_channels} channels instead of {check.num_channels}")
+        result.add("channel_count", f"{counted(num_channels, 'channel')} instead of {check.num_channels}")
     _compare(grids, result, "channel_mismatch")
     if check.case.label is not None:
         label_grid: list[_Grid] = []
@@ -221,6 +222,8 @@ def _digest(image: FloatImage) -> str:
 
 def _listed(values: NDArray[Any], counts: NDArray[Any]) -> str:
     shown = ", ".join(
-        f"{value:g} ({count} voxels)" for value, count in zip(values[:MAX_VALUES_SHOWN], counts, strict=False)
+        f"{value:g} ({counted(count, 'voxel')})"
+        for value, count in zip(values[:MAX_VALUES_SHOWN], counts, strict=False)
     )
-    return shown + (f" and {len(values) - MAX_VALUES_SHOWN} other values" if len(values) > MAX_VALUES_SHOWN else "")
+    rest = len(values) - MAX_VALUES_SHOWN
+    return shown + (f" and {counted(rest, 'other value')}" if rest > 0 else "")

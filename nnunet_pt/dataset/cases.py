@@ -11,6 +11,7 @@ from pathlib import Path
 from nnunet_pt.core.errors import DatasetError, UsageError
 from nnunet_pt.core.files import storage_errors
 from nnunet_pt.core.settings import Workspace
+from nnunet_pt.core.wording import counted
 from nnunet_pt.dataset.description import DatasetDescription
 
 IMAGES_FOLDER = "imagesTr"
@@ -238,7 +239,7 @@ def discover_images(paths: Iterable[Path], file_ending: str, num_channels: int |
             folder = next(iter(files.values())).parent
             missing[identifier] = f"no image {', '.join(absent)} in {folder.name}"
         elif surplus and num_channels is not None:
-            missing[identifier] = f"more images than the {num_channels} channels: {', '.join(surplus)}"
+            missing[identifier] = f"more images than the {counted(num_channels, 'channel')}: {', '.join(surplus)}"
         else:
             images = tuple(files[c] for c in sorted(files))
             cases.append(Case(identifier=identifier, images=images, label=None))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from nnunet_pt.core.wording import counted
 from nnunet_pt.dataset.case_check import CaseResult
 from nnunet_pt.dataset.cases import Case, Discovery, unrelated_files
 from nnunet_pt.dataset.description import DatasetDescription
@@ -28,12 +29,11 @@ def description_findings(description: DatasetDescription) -> Iterable[Finding]:
 def file_findings(folder: Path, description: DatasetDescription, discovery: Discovery) -> Iterable[Finding]:
     """Files that are missing or belong to nothing, in a raw dataset's folder."""
     num_cases = len(discovery.cases) + len(discovery.missing)
+    there = f"there {'is' if num_cases == 1 else 'are'} {counted(num_cases, 'case')}"
     if description.num_training is None:
-        yield Finding(kind="num_training", text=f"numTraining is missing, there are {num_cases} cases")
+        yield Finding(kind="num_training", text=f"numTraining is missing, {there}")
     elif description.num_training != num_cases:
-        yield Finding(
-            kind="num_training", text=f"numTraining is {description.num_training}, there are {num_cases} cases"
-        )
+        yield Finding(kind="num_training", text=f"numTraining is {description.num_training}, {there}")
     if not num_cases:
         yield Finding(kind="folder", text=f"there are no cases with the ending {description.file_ending} in {folder}")
     for identifier, text in discovery.missing.items():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from nnunet_pt.core.parts import WHOLE, Part
+from nnunet_pt.core.wording import counted
 from nnunet_pt.dataset.cases import shortened
 
 Severity = Literal["error", "warning"]
@@ -95,16 +96,16 @@ class IntegrityReport:
     def text(self) -> str:
         """The report for the terminal, grouped by kind; long lists are cut."""
         name = self.dataset if self.part.is_whole else f"{self.dataset}, {self.part}"
-        head = f"Integrity of {name}: {_counted(self.num_cases, 'case')}"
+        head = f"Integrity of {name}: {counted(self.num_cases, 'case')}"
         if not self.findings:
             return f"{head}, nothing to complain about."
-        totals = f"{_counted(len(self.errors), 'error')}, {_counted(len(self.warnings), 'warning')}"
+        totals = f"{counted(len(self.errors), 'error')}, {counted(len(self.warnings), 'warning')}"
         lines = [f"{head}, {totals}."]
         for kind, (severity, heading, advice) in KINDS.items():
             group = [f for f in self.findings if f.kind == kind]
             if group:
                 cases = len({f.case for f in group if f.case is not None})
-                count = f" ({_counted(cases, 'case')})" if cases else ""
+                count = f" ({counted(cases, 'case')})" if cases else ""
                 lines.append(f"{severity.upper()}: {heading}{count}; {advice}")
                 lines.append(shortened(f"  - {f'{f.case}: ' if f.case else ''}{f.text}" for f in group))
         return "\n".join(lines)
@@ -122,7 +123,3 @@ class IntegrityReport:
                 for f in self.findings
             ],
         }
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"

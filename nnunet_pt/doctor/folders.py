@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -43,7 +44,9 @@ def _folder(name: str, path: Path | None, system: System) -> Finding:
     if path is None:
         return finding("problem", "not set", purpose, f"export {name}=/path/to/folder   (add the line to ~/.bashrc)")
     if not path.exists():
-        return finding("problem", f"{path} does not exist", purpose, f"mkdir -p {path}   (or correct {name})")
+        return finding(
+            "problem", f"{path} does not exist", purpose, f"mkdir -p {shlex.quote(str(path))}   (or correct {name})"
+        )
     if not path.is_dir():
         return finding("problem", f"{path} is not a folder", purpose, f"let {name} name a folder")
     if not _readable(path):
@@ -55,7 +58,7 @@ def _folder(name: str, path: Path | None, system: System) -> Finding:
         reason = failure.strerror or str(failure)
         if name == "nnUNet_raw":  # commands that only read do not mind
             return finding("ok", f"{path}, can only be read ({reason})", **values)
-        remedy = f"chmod u+w {path}, free some space, or let {name} name another folder"
+        remedy = f"chmod u+w {shlex.quote(str(path))}, free some space, or let {name} name another folder"
         return finding("problem", f"{path} cannot be written ({reason})", purpose, remedy, **values)
     found = str(path) if space is None else f"{path}, {gigabytes(space.free)} free"
     if space is not None and space.free < SOME_SPACE and name != "nnUNet_raw":

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_pt.core.local_executor import LocalExecutor
+from nnunet_pt.core.wording import counted
 from nnunet_pt.doctor.findings import Finding, Status, gigabytes
 from nnunet_pt.doctor.system import System
 
@@ -61,7 +62,7 @@ def _cpus(system: System, num_gpus: int) -> Finding:
     wanted = CPUS_FOR_A_GPU * num_gpus if num_gpus else 2
     few = number < wanted
     why = (
-        f"{num_gpus} GPU(s) wait for data if fewer than about {wanted} CPUs prepare it"
+        f"{counted(num_gpus, 'GPU')} would wait for data with fewer than about {counted(wanted, 'CPU')} to prepare it"
         if num_gpus
         else "worker processes and the network share one CPU"
     )

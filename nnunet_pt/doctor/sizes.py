@@ -8,6 +8,7 @@ from math import prod
 
 from nnunet_pt.core.errors import DatasetError
 from nnunet_pt.core.settings import Workspace
+from nnunet_pt.core.wording import counted
 from nnunet_pt.core.workers import map_in_threads
 from nnunet_pt.dataset.cases import Case, training_cases
 from nnunet_pt.dataset.description import FILE_NAME as DATASET_FILE
@@ -143,7 +144,7 @@ def _of_raw(description: DatasetDescription, cases: Sequence[Case], fingerprint:
     if not sizes:
         raise DatasetError(
             "No image of the dataset can be read.",
-            found=f"{len(cases)} cases, for example {cases[0].images[0]}",
+            found=f"{counted(len(cases), 'case')}, for example {cases[0].images[0]}",
             remedy="nnUNetv2_extract_fingerprint -d ID --verify_dataset_integrity  says what is wrong with each",
         )
     return DatasetSizes(description=description, num_cases=len(cases), sizes=tuple(sizes), reader_name=reader.name)

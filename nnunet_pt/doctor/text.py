@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 from nnunet_pt.core.console import duration, table
+from nnunet_pt.core.wording import counted
 from nnunet_pt.doctor.diagnosis import Diagnosis
 from nnunet_pt.doctor.findings import GROUPS, Finding, Status, gigabytes
 from nnunet_pt.doctor.stages import DatasetPrediction, Stage
@@ -47,9 +48,9 @@ def diagnosis_text(diagnosis: Diagnosis, *, width: int = 110, paint: Paint = pla
 def verdict(diagnosis: Diagnosis, paint: Paint = plain) -> str:
     """One line: how many problems and notes there are."""
     problems, notes = len(diagnosis.problems), len(diagnosis.notes)
-    noted = f"{notes} note{'s' if notes > 1 else ''}" if notes else ""
+    noted = counted(notes, "note") if notes else ""
     if problems:
-        text = f"{problems} problem{'s' if problems > 1 else ''}"
+        text = counted(problems, "problem")
         return paint(text, "problem") + (f", {noted}" if noted else "")
     return paint("No problems", "ok") + (f", {noted}" if noted else "")
 
@@ -75,8 +76,8 @@ def _prediction(
     prediction: DatasetPrediction, findings: Sequence[Finding], column: int, width: int, paint: Paint
 ) -> Iterator[str]:
     plans = f", {prediction.plans_name}" if prediction.plans_name else ""
-    how = f"{prediction.cases} cases, networks on {prediction.device}, measured in {prediction.measured_s:.0f} s"
-    yield paint(f"{prediction.dataset}{plans}", "heading") + f": {how}"
+    how = f"networks on {prediction.device}, measured in {prediction.measured_s:.0f} s"
+    yield paint(f"{prediction.dataset}{plans}", "heading") + f": {counted(prediction.cases, 'case')}, {how}"
     with_gpu = any(s.gpu_memory_bytes is not None for s in prediction.stages)
     header = ["stage", "configuration", "memory", *(["GPU memory"] if with_gpu else []), "disk", "time"]
     rows = [_row(stage, with_gpu) for stage in prediction.stages]
@@ -106,9 +107,8 @@ def _time(stage: Stage) -> str:
         return "not measured"
     least = "more than " if stage.at_least else ""
     each = f"{span(stage.unit_seconds)} for {'an epoch' if stage.unit == 'epoch' else 'a case'}"
-    plural = f"{stage.units} {stage.unit}s"
     done = "  (is there already)" if stage.done else ""
-    return f"{least}{each}, {span(stage.seconds)} for {plural}{done}"
+    return f"{least}{each}, {span(stage.seconds)} for {counted(stage.units, stage.unit)}{done}"
 
 
 def span(seconds: float) -> str:

@@ -10,6 +10,7 @@ from nnunet_pt.core.errors import StorageError, UsageError
 from nnunet_pt.core.files import read_json
 from nnunet_pt.core.resources import default_num_processes
 from nnunet_pt.core.settings import Workspace
+from nnunet_pt.core.wording import counted
 from nnunet_pt.dataset.cases import resolve_dataset_name
 from nnunet_pt.evaluation.crossval import Folds, ModelName, accumulate, crossval_folder_name, references_folder
 from nnunet_pt.evaluation.summary import FILE_NAME
@@ -77,9 +78,9 @@ class CrossvalResult:
 
     def summary(self) -> str:
         """The mean Dice, and where everything is."""
-        folds = ", ".join(map(str, self.folds))
+        folds = f"{'fold' if len(self.folds) == 1 else 'folds'} {', '.join(map(str, self.folds))}"
         return (
-            f"{self.model}: mean Dice {self.dice:.5f} in {self.num_cases} cases of folds {folds}. "
+            f"{self.model}: mean Dice {self.dice:.5f} in {counted(self.num_cases, 'case')} of {folds}. "
             f"Written: {self.folder}"
         )
 

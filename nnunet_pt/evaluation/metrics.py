@@ -12,6 +12,7 @@ import numpy as np
 from nnunet_pt.core.console import get_logger
 from nnunet_pt.core.errors import NnunetError, PredictionError
 from nnunet_pt.core.files import storage_errors
+from nnunet_pt.core.wording import counted
 from nnunet_pt.core.workers import CaseTask, Executor, map_cases
 from nnunet_pt.dataset.cases import listed, shortened
 from nnunet_pt.dataset.images.base import FloatImage, Properties, rounded
@@ -117,7 +118,7 @@ def _evaluate(pair: Pair) -> CaseMetrics:
     remarks = [f"{prediction}: {difference} in {reference}" for difference in _differences(place, other_place)]
     if settings.all_labels_known:
         for path, image, number in zip((reference, prediction), (expected, found), counts.others, strict=True):
-            remarks += [f"{path}: {_odd_values(image, counts.values)} in {number} voxels"] if number else []
+            remarks += [f"{path}: {_odd_values(image, counts.values)} in {counted(number, 'voxel')}"] if number else []
     return CaseMetrics(reference_file=reference, prediction_file=prediction, metrics=metrics, remarks=tuple(remarks))
 
 

@@ -12,6 +12,7 @@ from nnunet_pt.core.executor import Executor
 from nnunet_pt.core.files import storage_errors
 from nnunet_pt.core.parts import WHOLE, Part
 from nnunet_pt.core.resources import default_num_processes
+from nnunet_pt.core.wording import counted
 from nnunet_pt.dataset.description import DatasetDescription
 from nnunet_pt.dataset.images.base import ImageReaderWriter
 from nnunet_pt.dataset.images.registry import choose_by_examples, reader_writer_by_name, reader_writers
@@ -96,8 +97,8 @@ class Evaluation:
             return f"Evaluation, {self.part} ended. It was done twice, and all parts are put together: {self.path}"
         if self.result is None:
             return f"Evaluation, {self.part.waiting_for(self.missing_parts)}: {self.path}"
-        cases = len(self.result.cases)
-        return f"{summary_table(self.result, self.names)}\nMetrics of {cases} case(s) and their means: {self.path}"
+        cases = counted(len(self.result.cases), "case")
+        return f"{summary_table(self.result, self.names)}\nMetrics of {cases} and their means: {self.path}"
 
 
 def evaluate(request: EvaluateRequest) -> Evaluation:

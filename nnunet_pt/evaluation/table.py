@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from nnunet_pt.core.console import table
+from nnunet_pt.core.wording import counted
 from nnunet_pt.dataset.labels import Labels, LabelValue
 from nnunet_pt.evaluation.summary import NNUNET_METRICS, Summary
 
@@ -86,7 +87,7 @@ def _notes(summary: Summary, extra: Sequence[str]) -> list[str]:
     )
     if any(name.startswith("HD") for name in extra) and missed:
         notes.append(
-            f"In {missed} comparison(s) a class is only in one of the two segmentations: they count as 0 for Dice, IoU "
-            "and NSD, and are left out of HD95."
+            f"In {counted(missed, 'comparison')} a class is only in one of the two segmentations: they count as 0 for "
+            "Dice, IoU and NSD, and are left out of HD95."
         )
     return notes

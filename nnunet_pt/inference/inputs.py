@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_pt.core.errors import ImageError, PredictionError
+from nnunet_pt.core.wording import counted
 from nnunet_pt.dataset.cases import Case
 from nnunet_pt.dataset.images.base import ImageReaderWriter
 from nnunet_pt.dataset.labels import Labels
@@ -116,7 +117,7 @@ def checked_array(
     if image.ndim != 4:
         findings.append(f"an array of shape {image.shape} instead of (channels, x, y, z); 2D images have (c, 1, y, x)")
     elif len(image) != num_channels:
-        findings.append(f"{len(image)} channels instead of the {num_channels} of the model")
+        findings.append(f"{counted(len(image), 'channel')} instead of the {num_channels} of the model")
     elif 0 in image.shape:
         findings.append(f"an array of shape {image.shape}, which is empty")
     elif not np.isfinite(image).all():

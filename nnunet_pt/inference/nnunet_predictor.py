@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from nnunet_pt.core.console import get_logger
 from nnunet_pt.core.errors import PredictionError
 from nnunet_pt.core.files import make_folder, write_json
+from nnunet_pt.core.wording import counted
 from nnunet_pt.dataset.cases import cases_in_folder
 from nnunet_pt.dataset.description import DatasetDescription
 from nnunet_pt.dataset.labels import Labels
@@ -518,7 +519,7 @@ def _raise_for(failures: Mapping[str, Exception]) -> None:
     if failures:
         first = next(iter(failures.values()))
         reasons = "\n  ".join(f"{name}: {error}".replace("\n", "\n    ") for name, error in failures.items())
-        raise PredictionError(f"{len(failures)} case(s) cannot be predicted.\n  {reasons}") from first
+        raise PredictionError(f"{counted(len(failures), 'case')} cannot be predicted.\n  {reasons}") from first
 
 
 def _plans(plans: Any) -> Plans:

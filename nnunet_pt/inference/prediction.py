@@ -17,6 +17,7 @@ from nnunet_pt.core.files import make_folder, remove_leftovers, write_json
 from nnunet_pt.core.process_memory import keep_freed_memory
 from nnunet_pt.core.resources import available_cpus
 from nnunet_pt.core.settings import Workspace
+from nnunet_pt.core.wording import counted
 from nnunet_pt.dataset.cases import MAX_LISTED, resolve_dataset_name, shortened
 from nnunet_pt.dataset.description import FILE_NAME as DATASET_FILE
 from nnunet_pt.dataset.description import DatasetDescription
@@ -117,7 +118,7 @@ def model_folder_of(
 def _announce(work: Work, request: PredictRequest) -> None:
     part = f", part {request.part_id} of {request.num_parts}" if request.num_parts > 1 else ""
     skipped = f"; {len(work.finished)} are predicted already" if work.finished else ""
-    _log.info("Found %s case(s) in %s%s%s", work.size, " ".join(map(str, request.inputs)), part, skipped)
+    _log.info("Found %s in %s%s%s", counted(work.size, "case"), " ".join(map(str, request.inputs)), part, skipped)
     if work.ignored:
         lines = shortened(f"  - {path.name}" for path in work.ignored)
         _log.warning("Images without a channel number in their name are not predicted:\n%s", lines)

@@ -12,6 +12,7 @@ from typing import Any
 from nnunet_pt.core.console import duration
 from nnunet_pt.core.errors import NnunetError, StorageError
 from nnunet_pt.core.files import read_json, write_json
+from nnunet_pt.core.wording import counted
 
 STEM = "prediction_report"
 SAVE_INTERVAL_S = 5.0
@@ -136,7 +137,7 @@ class PredictionReport:
         done, skipped, failures = self.names(DONE), self.names(SKIPPED), self.failures
         took = time.monotonic() - self._started
         each = f", {_short(took / len(done))} per case" if done else ""
-        parts = [f"{len(done)} cases predicted" if len(done) != 1 else "1 case predicted"]
+        parts = [f"{counted(len(done), 'case')} predicted"]
         parts += [f"{len(skipped)} skipped (predicted before)"] if skipped else []
         parts += [f"{len(failures)} failed"] if failures else []
         lines = [f"{', '.join(parts)}{each}: {self.path.parent} (details: {self.path.name})"]

@@ -16,6 +16,7 @@ from nnunet_pt.core.parts import WHOLE, Part, PartNotes, names_in
 from nnunet_pt.core.registry import Registry
 from nnunet_pt.core.resources import default_num_processes
 from nnunet_pt.core.settings import Workspace
+from nnunet_pt.core.wording import counted
 from nnunet_pt.core.workers import CaseFailure, CaseTask, Executor, map_cases, map_in_threads
 from nnunet_pt.dataset.cases import Case, resolve_dataset_name, training_cases
 from nnunet_pt.dataset.description import FILE_NAME as DATASET_FILE
@@ -111,10 +112,10 @@ class FingerprintResult:
         if self.missing_parts:
             return f"Fingerprint, {self.part.waiting_for(self.missing_parts)}: {self.path}"
         if self.fingerprint is None:
-            return f"{self.path} was not written, because {len(self.failures)} cases failed."
-        cases = len(self.fingerprint.spacings)
+            return f"{self.path} was not written, because {counted(len(self.failures), 'case')} failed."
+        cases = counted(len(self.fingerprint.spacings), "case")
         verb = "was there already (--clean measures again)" if self.reused else "written"
-        return f"Fingerprint of {cases} cases {verb}: {self.path}"
+        return f"Fingerprint of {cases} {verb}: {self.path}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

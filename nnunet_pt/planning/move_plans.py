@@ -11,6 +11,7 @@ from nnunet_pt.core.console import get_logger
 from nnunet_pt.core.errors import NnunetError, PlansError, UsageError
 from nnunet_pt.core.files import copy_file
 from nnunet_pt.core.settings import Workspace
+from nnunet_pt.core.wording import counted
 from nnunet_pt.dataset.cases import resolve_dataset_name
 from nnunet_pt.dataset.description import FILE_NAME as DATASET_FILE
 from nnunet_pt.dataset.description import DatasetDescription
@@ -248,7 +249,9 @@ def _channel_harms(plans: Plans, moved: Plans, description: DatasetDescription, 
     target, channels = moved.dataset_name, _num_channels(moved)
     harms = []
     if channels is not None and channels != description.num_channels:
-        harms.append(f"The plans are made for {channels} channels, but {target} has {description.num_channels}.")
+        harms.append(
+            f"The plans are made for {counted(channels, 'channel')}, but {target} has {description.num_channels}."
+        )
     names = _channel_names(plans.dataset_name, workspace)
     for i, (theirs, ours) in enumerate(zip(names, description.channel_names, strict=False)):
         if theirs.casefold() != ours.casefold():

@@ -11,6 +11,7 @@ from nnunet_pt.core.console import get_logger
 from nnunet_pt.core.errors import DatasetError, NnunetError, PlansError, UsageError
 from nnunet_pt.core.files import copy_file, read_json
 from nnunet_pt.core.settings import Workspace
+from nnunet_pt.core.wording import counted
 from nnunet_pt.dataset.cases import resolve_dataset_name, training_cases
 from nnunet_pt.dataset.description import FILE_NAME as DATASET_FILE
 from nnunet_pt.dataset.description import DatasetDescription
@@ -114,8 +115,8 @@ def _check_fingerprint(fingerprint: Fingerprint, description: DatasetDescription
         return
     raise PlansError(
         f"{path} does not belong to the dataset as it is now.",
-        found=f"{channels} channels and {len(fingerprint.spacings)} cases in the fingerprint",
-        expected=f"{description.num_channels} channels, as in dataset.json, and at least one case",
+        found=f"{counted(channels, 'channel')} and {counted(len(fingerprint.spacings), 'case')} in the fingerprint",
+        expected=f"{counted(description.num_channels, 'channel')}, as in dataset.json, and at least one case",
         remedy="extract it again with  nnUNetv2_extract_fingerprint --clean",
     )
 

@@ -18,7 +18,7 @@ from nnunet_pt.plans.reading import Findings, ObjectReader, in_order
 __all__ = ["Architecture", "Configuration", "Plans", "PretrainInfo", "ResamplingSpec"]
 
 LEGACY_INTENSITY_KEY = "foreground_intensity_properties_by_modality"
-NOT_PLANS = {"dataset", "dataset_fingerprint", "splits_final"}
+NOT_PLANS = {"dataset", "dataset_fingerprint", "splits_final", "integrity_report"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

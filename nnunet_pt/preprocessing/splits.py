@@ -9,6 +9,7 @@ from typing import Any
 
 from nnunet_pt.core.errors import DatasetError, StorageError
 from nnunet_pt.core.files import read_json, write_json
+from nnunet_pt.core.wording import counted
 
 SPLITS_FILE = "splits_final.json"
 NUM_FOLDS = 5
@@ -38,7 +39,7 @@ def make_splits(cases: Sequence[str], num_folds: int = NUM_FOLDS) -> tuple[Split
     names = sorted(cases)
     if len(names) < num_folds:
         raise DatasetError(
-            f"{len(names)} cases cannot be split into {num_folds} folds.",
+            f"{counted(len(names), 'case')} cannot be split into {num_folds} folds.",
             remedy="train on all cases (fold all), or write your own splits_final.json",
         )
     order = np.arange(len(names))

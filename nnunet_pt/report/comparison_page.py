@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from nnunet_pt.core.console import duration
+from nnunet_pt.core.wording import counted
 from nnunet_pt.report.comparison_figures import (
     colour_of,
     draw_cases,
@@ -152,7 +153,7 @@ def _warnings(trainings: Sequence[Compared], pairing: Pairing | None) -> list[st
 
 def _listed(names: Sequence[str]) -> str:
     rest = len(names) - MAX_LISTED
-    return ", ".join(names[:MAX_LISTED]) + (f" and {rest} others" if rest > 0 else "")
+    return ", ".join(names[:MAX_LISTED]) + (f" and {counted(rest, 'other')}" if rest > 0 else "")
 
 
 def _differences(pairing: Pairing) -> Section:
@@ -161,7 +162,7 @@ def _differences(pairing: Pairing) -> Section:
     header = ["training", "mean difference", "95 % from", "to", "median", "better in", "worse in", "largest loss"]
     spread = "A dot for each case; boxes from the first to the third quartile with the median."
     about = f"Diamonds: mean difference from “{first}”; bars: its 95 % interval; dots: cases."
-    body = figure(draw_cases(pairing), spread, f"Distribution of the Dice of {len(pairing.cases)} cases")
+    body = figure(draw_cases(pairing), spread, f"Distribution of the Dice of {counted(len(pairing.cases), 'case')}")
     body += figure(draw_differences(pairing), about, f"Differences from “{first}” for each case")
     body += table(rows, header, decimals=4)
     body += text(

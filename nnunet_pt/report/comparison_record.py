@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_pt.core.errors import UsageError
+from nnunet_pt.core.wording import counted
 from nnunet_pt.report.training_record import TrainingRecord, read_training
 from nnunet_pt.report.training_validation import Validation, mean_of_known
 from nnunet_pt.transfer.account import percent
@@ -81,7 +82,7 @@ def read_trainings(folders: Sequence[Path], names: Sequence[str] | None = None) 
             many names.
     """
     if len(folders) < 2:
-        raise UsageError("A comparison needs two trainings at least.", found=f"{len(folders)} folders")
+        raise UsageError("A comparison needs two trainings at least.", found=counted(len(folders), "folder"))
     places = [folder.expanduser().resolve() for folder in folders]
     twice = [str(place) for place, number in Counter(places).items() if number > 1]
     if twice:

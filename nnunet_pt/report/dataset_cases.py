@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_pt.core.errors import ImageError
+from nnunet_pt.core.wording import counted
 from nnunet_pt.dataset.case_check import count_values
 from nnunet_pt.dataset.cases import Case
 from nnunet_pt.dataset.images.hidden_damage import nonfinite_in_nifti
@@ -137,7 +138,7 @@ def measure_case(job: CaseToMeasure) -> CaseFacts:
         channels += measured
     names = job.channel_names
     if len(channels) != len(names):
-        findings.append(f"{len(channels)} channels instead of {len(names)}")
+        findings.append(f"{counted(len(channels), 'channel')} instead of {len(names)}")
     for name, facts in zip(names, channels, strict=False):
         if facts.minimum == facts.maximum:
             findings.append(f"{name} is {facts.minimum:g} everywhere")

@@ -162,5 +162,4 @@ def _spread(number: int) -> NDArray[Any]:
 
 
 def _shortened(name: str, limit: int = 32) -> str:
-    text = name if len(name) <= limit else name[: limit - 1] + "…"
-    return text.replace("$", r"\$")  # matplotlib takes dollars for formulas
+    return name if len(name) <= limit else name[: limit - 1] + "…"

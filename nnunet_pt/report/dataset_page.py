@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nnunet_pt.core.settings import Workspace
+from nnunet_pt.core.wording import counted
 from nnunet_pt.report.dataset_content import DatasetReportOptions, gather
 from nnunet_pt.report.dataset_sections import sections
 from nnunet_pt.report.page import page
@@ -28,6 +29,5 @@ def dataset_report(dataset: int | str, workspace: Workspace, options: DatasetRep
         UsageError: If there is no such channel.
     """
     content = gather(dataset, workspace, options)
-    number = len(content.cases)
-    subtitle = f"Dataset report of nnunet_pt: {number} training case{'s' if number != 1 else ''}"
+    subtitle = f"Dataset report of nnunet_pt: {counted(len(content.cases), 'training case')}"
     return page(content.name, subtitle, sections(content))

@@ -37,6 +37,7 @@ _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; script-src 'uns
 _FIGURE_STYLE: Final[dict[Any, Any]] = {
     "svg.fonttype": "none",  # text stays text: small, searchable, in the font of the page
     "svg.hashsalt": "nnunet_pt",  # the same figure is the same file
+    "text.parse_math": False,  # names of classes, cases and trainings may have dollars
     "font.size": 10.0,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -207,9 +208,12 @@ def figure(fig: Figure, caption: str, alt: str) -> str:
     """
     import matplotlib as mpl
     from matplotlib.legend import Legend
+    from matplotlib.text import Text
 
     for box in fig.findobj(Legend):
         box.set_frame_on(False)  # it would be a white box on a dark page
+    for words in fig.findobj(Text):
+        words.set_parse_math(False)  # those that were made since new_figure
     buffer = io.StringIO()
     with mpl.rc_context(_FIGURE_STYLE):
         fig.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

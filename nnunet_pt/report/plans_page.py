@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from nnunet_pt.core.errors import NnunetError
+from nnunet_pt.core.wording import counted
 from nnunet_pt.dataset.description import FILE_NAME, DatasetDescription
 from nnunet_pt.dataset.labels import Labels
 from nnunet_pt.plans.plans import Configuration, Plans
@@ -115,7 +116,7 @@ def _configuration_section(planned: Planned, description: DatasetDescription | N
     c = planned.configuration
     pairs = {
         "Patch": sizes(c.patch_size),
-        "Batch": f"{c.batch_size} patches",
+        "Batch": counted(c.batch_size, "patch"),
         "Spacing (mm)": sizes(c.spacing, 3),
         "Patch covers": _coverage(planned),
         "Network": c.architecture.short_name,
@@ -149,7 +150,7 @@ def _network(planned: Planned, description: DatasetDescription | None) -> str:
     drawing = unet_drawing(
         planned.stages,
         residual=planned.residual,
-        input_text=f"{channels} channel{'s' if channels > 1 else ''}{f' ({names})' if 0 < len(names) <= 24 else ''}",
+        input_text=counted(channels, "channel") + (f" ({names})" if 0 < len(names) <= 24 else ""),
         output_text=f"{planned.num_outputs} outputs" if planned.num_outputs > 1 else "1 output",
     )
     body = svg(

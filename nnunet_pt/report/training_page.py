@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from nnunet_pt.core.console import duration
+from nnunet_pt.core.wording import counted
 from nnunet_pt.report.page import (
     Cell,
     Section,
@@ -80,15 +81,17 @@ def _overview(record: TrainingRecord) -> Section:
 
 def _lead(record: TrainingRecord) -> str:
     done, planned = len(record.history.epochs), record.planned_epochs
-    sentence = f"{done} epochs are done" if planned is None else f"{done} of {planned} epochs are done"
-    sentence = f"All {done} epochs are done" if record.finished else sentence
+    epochs = counted(done, "epoch") if planned is None else f"{done} of {counted(planned, 'epoch')}"
+    sentence = f"{epochs} {'is' if done == 1 else 'are'} done"
+    if record.finished:
+        sentence = "The only epoch is done" if done == 1 else f"All {done} epochs are done"
     if not done:
         sentence = "Nothing is known about the epochs"
     if record.validation is None:
         return f"{sentence}; there is no final validation{'' if record.finished else ' yet'}."
     number = len(record.validation.cases)
     dice = number_text(record.validation.dice)
-    return f"{sentence}; the mean Dice of {number} validation cases, predicted as a whole, is {dice}."
+    return f"{sentence}; the mean Dice of {counted(number, 'validation case')}, predicted as a whole, is {dice}."
 
 
 def key_facts(record: TrainingRecord) -> dict[str, str]:
@@ -150,8 +153,8 @@ def _curves(record: TrainingRecord) -> list[Section]:
             draw_losses(record),
             "Pseudo Dice is that of random patches of the validation cases, a quick estimate during training; its "
             f"moving average decides which checkpoint is the best. {phases}",
-            f"Losses after {len(epochs)} epochs: training {last.train_loss:.3f}, validation {last.val_loss:.3f}; "
-            f"moving average of the pseudo Dice {last.ema_fg_dice:.3f}",
+            f"Losses after {counted(len(epochs), 'epoch')}: training {last.train_loss:.3f}, "
+            f"validation {last.val_loss:.3f}; moving average of the pseudo Dice {last.ema_fg_dice:.3f}",
         )
     ]
     if len(record.class_names) > 1:
@@ -176,13 +179,13 @@ def _quality(validation: Validation) -> Section:
         draw_validation(validation),
         "A dot for each case; boxes from the first to the third quartile with the median."
         + (f" The {MAX_BOXES} classes with the lowest median of {number}." if number > MAX_BOXES else ""),
-        f"Distribution of the Dice of {len(validation.cases)} cases for {number} classes",
+        f"Distribution of the Dice of {counted(len(validation.cases), 'case')} for {counted(number, 'class')}",
     )
     explanation = text(
         "“Cases” are those with a Dice for the class: it is annotated or predicted. “Missed”: annotated, and "
         "nothing of it was found. “Invented”: predicted, but not annotated at all."
     )
-    lead = f"{len(validation.cases)} whole cases, predicted by the trained network."
+    lead = f"{counted(len(validation.cases), 'whole case')}, predicted by the trained network."
     return Section("Validation", plot + table(rows, header, decimals=4) + explanation, lead)
 
 

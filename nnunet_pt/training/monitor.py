@@ -18,6 +18,7 @@ from nnunet_pt.core.console import Progress, duration, event, get_logger
 from nnunet_pt.core.errors import StorageError
 from nnunet_pt.core.files import make_folder, remove_leftovers
 from nnunet_pt.core.settings import Settings
+from nnunet_pt.core.wording import counted
 from nnunet_pt.training.history import EpochFigures, History, names_of_classes
 from nnunet_pt.training.plots import ProgressPlot
 from nnunet_pt.training.text_log import FiguresFile, TextLog, end_lines, start_lines
@@ -301,7 +302,7 @@ def epoch_summary(
     if not math.isnan(figures.peak_memory_gb):
         third.append(f"memory {figures.peak_memory_gb:.1f} GiB")
     if figures.skipped_steps:
-        third.append(f"{figures.skipped_steps} steps skipped")
+        third.append(f"{counted(figures.skipped_steps, 'step')} skipped")
     if figures.epoch + 1 < num_epochs:
         third.append(f"about {_long_duration(left_s)} left")
     lines = (first, [*second, *_class_texts(figures.dice_per_class, class_names)], third)

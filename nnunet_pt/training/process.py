@@ -13,6 +13,7 @@ from nnunet_pt.core.errors import TrainingError
 from nnunet_pt.core.files import make_folder, remove_leftovers
 from nnunet_pt.core.process_memory import keep_freed_memory
 from nnunet_pt.core.resources import available_cpus
+from nnunet_pt.core.wording import counted
 from nnunet_pt.evaluation.summary import Summary
 from nnunet_pt.networks.precision import Precision, choose_precision
 from nnunet_pt.training.debug_file import tracker_config
@@ -148,7 +149,7 @@ class TrainingProcess:
             self._restore(found, network, monitor)
         elif start is not None and keep:
             number = keep_optimizer_state(self.trainer.optimizer, network, start)
-            monitor.log(f"The optimiser goes on with what it knew of {number} tensors of {start.plan.path}.")
+            monitor.log(f"The optimiser goes on with what it knew of {counted(number, 'tensor')} of {start.plan.path}.")
         elif start is not None:
             monitor.log("Only weights are taken over: the optimiser is new, and epochs are counted from 0.")
         self.state.seed = seed
@@ -261,8 +262,8 @@ class TrainingProcess:
     def _begin_again(self, found: FoundCheckpoint, monitor: Monitor) -> None:
         """Replace the checkpoints that were reset; before that, the same command could still be repeated."""
         monitor.log(
-            f"The weights are those of {found.path.name} ({found.state.epoch} epochs); the optimiser is new, and "
-            "epochs are counted from 0 again (-reset_optimizer)."
+            f"The weights are those of {found.path.name} ({counted(found.state.epoch, 'epoch')}); the optimiser is "
+            "new, and epochs are counted from 0 again (-reset_optimizer)."
         )
         if self.trainer.save(LATEST) and self.processes.is_main:
             for name in (FINAL, BEST):
@@ -325,9 +326,10 @@ def introduction(task: TrainingTask, device: torch.device, precision: Precision,
     workers = default_num_workers("train", task.workspace.settings)
     return (
         f"{task.plans.dataset_name}, {configuration.name}, fold {task.request.fold}: "
-        f"{len(task.split.train)} training and {len(task.split.val)} validation cases\n"
-        f"Trainer {recipe.name}: {recipe.num_epochs} epochs of {recipe.iterations_per_epoch} iterations, "
+        f"{len(task.split.train)} training and {counted(len(task.split.val), 'validation case')}\n"
+        f"Trainer {recipe.name}: {counted(recipe.num_epochs, 'epoch')} of "
+        f"{counted(recipe.iterations_per_epoch, 'iteration')}, "
         f"patch size {list(configuration.patch_size)}, batch size {configuration.batch_size}\n"
-        f"Device {device.type}{gpu}{several}, precision {precision.name}, {workers} augmentation processes\n"
+        f"Device {device.type}{gpu}{several}, precision {precision.name}, {counted(workers, 'augmentation process')}\n"
         f"Results go to {task.output_folder}"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -135,6 +136,8 @@ class TrainRequest:
             )
         if self.num_processes < 1:
             raise UsageError(f"-num_gpus is {self.num_processes}.", expected="at least 1")
+        if not 0 <= self.save_every_minutes < math.inf:
+            raise UsageError(f"-save_every_minutes is {self.save_every_minutes:g}.", expected="at least 0")
         if self.keep_optimizer and self.pretrained_weights is None:
             raise UsageError("--keep_optimizer says what is taken from another model, so it needs -pretrained_weights.")
         if self.validation_only and self.reset_optimizer:

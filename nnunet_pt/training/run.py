@@ -9,6 +9,7 @@ from nnunet_pt.core.console import options_of_helpers
 from nnunet_pt.core.errors import NnunetError, TrainingStopped
 from nnunet_pt.core.files import read_json
 from nnunet_pt.core.settings import Workspace
+from nnunet_pt.core.wording import counted
 from nnunet_pt.evaluation.summary import Summary
 from nnunet_pt.networks.device import choose_device
 from nnunet_pt.training.agent import run_processes
@@ -44,7 +45,7 @@ class TrainResult:
     def summary(self) -> str:
         """What was written and where."""
         dice = "" if self.validation is None else f"; mean validation Dice {self.validation.dice:.4f}"
-        return f"{self.output_folder}: {self.epochs} epochs{dice}"
+        return f"{self.output_folder}: {counted(self.epochs, 'epoch')}{dice}"
 
 
 def train(request: TrainRequest, workspace: Workspace) -> TrainResult | None:

@@ -18,6 +18,7 @@ from nnunet_pt.core.errors import NnunetError, StorageError, TrainingStopped
 from nnunet_pt.core.files import digest_of, make_folder, remove_leftovers, storage_errors
 from nnunet_pt.core.resources import available_ram_bytes, is_in_memory
 from nnunet_pt.core.settings import Settings
+from nnunet_pt.core.wording import counted
 from nnunet_pt.preprocessing.manifest import FileStamp, Manifest
 from nnunet_pt.preprocessing.store import case_files
 from nnunet_pt.training.copied_files import copy_all, look_at
@@ -132,7 +133,7 @@ def _copy(place: Place, task: TrainingTask, cases: Collection[str], processes: P
         raise StorageError(
             f"{place} has not enough space for the cases of this training.",
             found=f"{free / _GB:.2f} GB free",
-            expected=f"{needed / _GB:.2f} GB for {len(files)} files",
+            expected=f"{needed / _GB:.2f} GB for {counted(len(files), 'file')}",
             remedy=f"delete copies of other trainings there (the folders {PREFIX}...), ask SLURM for more space "
             "(--tmp), name another disk with -scratch, or train from the shared folder (-scratch none)",
         )
@@ -157,7 +158,7 @@ def _copy(place: Place, task: TrainingTask, cases: Collection[str], processes: P
 
         copy_all(files, _stamps(task.data_folder), on_wait)
     took = duration(time.monotonic() - started)
-    return f"Copied {len(files)} files ({size / _MB:,.0f} MB in {took}; {there} were there) {where}"
+    return f"Copied {counted(len(files), 'file')} ({size / _MB:,.0f} MB in {took}; {there} were there) {where}"
 
 
 def _own_folder(folder: Path) -> Path:

@@ -11,6 +11,7 @@ from nnunet_pt.core.console import get_logger
 from nnunet_pt.core.errors import PlansError, StorageError, TrainingError
 from nnunet_pt.core.files import read_json
 from nnunet_pt.core.settings import Workspace
+from nnunet_pt.core.wording import counted
 from nnunet_pt.dataset.cases import resolve_dataset_name
 from nnunet_pt.dataset.description import FILE_NAME as DATASET_FILE
 from nnunet_pt.dataset.description import DatasetDescription
@@ -234,7 +235,7 @@ def _split(fold: Fold, dataset_folder: Path, cases: tuple[str, ...]) -> Split:
     if split is None or not split.train:
         raise TrainingError(
             f"Fold {fold} cannot be trained.",
-            found=f"{len(splits)} folds in {dataset_folder / SPLITS_FILE}"
+            found=f"{counted(len(splits), 'fold')} in {dataset_folder / SPLITS_FILE}"
             + ("" if split is None else f"; fold {fold} has no training cases"),
             expected=f"a fold from 0 to {len(splits) - 1}, or all",
         )
@@ -242,8 +243,8 @@ def _split(fold: Fold, dataset_folder: Path, cases: tuple[str, ...]) -> Split:
     if missing:
         raise TrainingError(
             f"Fold {fold} has cases that are not preprocessed: {', '.join(missing[:10])}"
-            + (f" and {len(missing) - 10} others." if len(missing) > 10 else "."),
-            found=f"{len(cases)} preprocessed cases; the folds are in {dataset_folder / SPLITS_FILE}",
+            + (f" and {counted(len(missing) - 10, 'other')}." if len(missing) > 10 else "."),
+            found=f"{counted(len(cases), 'preprocessed case')}; the folds are in {dataset_folder / SPLITS_FILE}",
             remedy="preprocess them (nnUNetv2_preprocess), or correct the splits file",
         )
     return split

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from nnunet_pt.core.errors import TrainingError
+from nnunet_pt.core.wording import counted
 from nnunet_pt.training.augmentation.base import Pipeline
 from nnunet_pt.training.batches import Batch
 from nnunet_pt.training.freezing import FACTOR, Layers, Stage, keep_state, stage_at
@@ -203,12 +204,11 @@ class Trainer:
 
     def _out_of_patience(self) -> bool:
         patience = self.task.recipe.patience
-        done = patience is not None and self.state.epochs_without_improvement >= patience
-        if done:
-            self.parts.monitor.log(
-                f"The moving average of the Dice has not improved for {patience} epochs: training ends here."
-            )
-        return done
+        if patience is None or self.state.epochs_without_improvement < patience:
+            return False
+        since = counted(patience, "epoch")
+        self.parts.monitor.log(f"The moving average of the Dice has not improved for {since}: training ends here.")
+        return True
 
     @property
     def _rate(self) -> float:

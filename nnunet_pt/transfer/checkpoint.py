@@ -19,6 +19,7 @@ from torch import Tensor
 
 from nnunet_pt.core.errors import CheckpointError, TrainingError
 from nnunet_pt.core.files import atomic_path
+from nnunet_pt.core.wording import counted
 from nnunet_pt.transfer.safe_load import load_file
 from nnunet_pt.transfer.weights import listing, non_finite_tensors, strip_prefixes, tensors_in
 
@@ -120,7 +121,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     if bad := non_finite_tensors(trained):
         raise TrainingError(
             f"The checkpoint {path} was not written, because NaN or infinity would be saved.",
-            found=f"in {len(bad)} tensors\n" + listing(bad, 5),
+            found=f"in {counted(len(bad), 'tensor')}\n" + listing(bad, 5),
             expected="finite weights",
             remedy="continue from an earlier checkpoint, with a lower learning rate or with float32 (fp32) precision",
         )
@@ -209,8 +210,8 @@ def kind_of_content(content: Any) -> str:
     if "pytorch-lightning_version" in content:
         return "a checkpoint of PyTorch Lightning"
     if _are_weights(content):
-        return f"weights only ({len(content)} tensors) without nnU-Net's other information"
+        return f"weights only ({counted(len(content), 'tensor')}) without nnU-Net's other information"
     keys = [str(key) for key in content]
     more = f", ... ({len(keys)} in all)" if len(keys) > 10 else ""
     tensors = sum(1 for _ in tensors_in(content))
-    return f"a dictionary with {tensors} tensors and the keys {', '.join(keys[:10]) or '(none)'}{more}"
+    return f"a dictionary with {counted(tensors, 'tensor')} and the keys {', '.join(keys[:10]) or '(none)'}{more}"

@@ -8,6 +8,7 @@ from typing import Literal
 from torch import nn
 
 from nnunet_pt.core.errors import CheckpointError, UsageError
+from nnunet_pt.core.wording import counted
 from nnunet_pt.transfer.account import Action, StageShare, TensorTransfer, TransferPlan
 from nnunet_pt.transfer.adaptation_plan import NetworkKeys
 from nnunet_pt.transfer.decide import Decision, Pair, Rules, decide, reason_to_leave
@@ -196,7 +197,7 @@ def _check_differences(source: PretrainedSource, pairs: list[Pair], decisions: l
     if differences:
         raise CheckpointError(
             f"{source.path} holds the weights of another network.",
-            found=f"{len(differences)} tensors that do not fit\n" + listing(differences, len(differences)),
+            found=f"{counted(len(differences), 'difference')}\n" + listing(differences, len(differences)),
             expected="the tensors of this network, except for the segmentation layers",
             remedy="use plans with the network that the checkpoint was trained with (nnUNetv2_move_plans_between_"
             "datasets), or -transfer match or -transfer adapt to take what fits",
@@ -212,7 +213,7 @@ def _check_finite(source: PretrainedSource, pairs: list[Pair], decisions: list[D
     if bad := non_finite_tensors(wanted):
         raise CheckpointError(
             f"{source.path} holds NaN or infinity.",
-            found=f"in {len(bad)} tensors\n" + listing(bad, 5),
+            found=f"in {counted(len(bad), 'tensor')}\n" + listing(bad, 5),
             expected="finite weights",
             remedy="use an earlier checkpoint of that training",
         )
@@ -233,7 +234,7 @@ def _too_little(tensors: tuple[TensorTransfer, ...], chosen: set[str]) -> str | 
 def _refuse(plan: TransferPlan) -> CheckpointError:
     return CheckpointError(
         f"{plan.path} fits this network badly: too little of it would be transferred.",
-        found=f"{plan.too_little}; {len(plan.unused)} tensors of the file without a place\n{plan.table()}",
+        found=f"{plan.too_little}; {counted(len(plan.unused), 'tensor')} of the file without a place\n{plan.table()}",
         expected="at least half",
         remedy="use plans with the architecture of the checkpoint, or allow it with --allow_little_transfer",
     )

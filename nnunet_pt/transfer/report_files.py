@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from nnunet_pt.core.files import write_json, write_text
+from nnunet_pt.core.wording import counted
 from nnunet_pt.transfer.account import ACTIONS, Action, StageShare, TensorTransfer, TransferPlan, percent
 
 JSON_FILE: Final = "transfer_report.json"
@@ -142,7 +143,7 @@ def _tensors(plan: TransferPlan) -> str:
         for t in plan.tensors
     )
     return (
-        f"<h2>Every tensor</h2>\n<details><summary>{len(plan.tensors)} tensors</summary>"
+        f"<h2>Every tensor</h2>\n<details><summary>{counted(len(plan.tensors), 'tensor')}</summary>"
         '<div class="scroll"><table><thead><tr><th>tensor</th><th>action</th><th class="number">shape</th>'
         f'<th class="number">in the file</th><th>from, and how</th></tr></thead><tbody>{rows}</tbody></table></div>'
         "</details>"
@@ -154,8 +155,8 @@ def _unused(plan: TransferPlan) -> str:
         return ""
     names = "".join(f"<li><code>{escape(name)}</code></li>" for name in plan.unused)
     return (
-        f"<h2>In the file, without a place in this network</h2>\n<details><summary>{len(plan.unused)} tensors</summary>"
-        f"<ul>{names}</ul></details>"
+        "<h2>In the file, without a place in this network</h2>\n"
+        f"<details><summary>{counted(len(plan.unused), 'tensor')}</summary><ul>{names}</ul></details>"
     )
 
 

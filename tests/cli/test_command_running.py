@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -114,7 +115,7 @@ def test_failed_cases_are_listed_after_the_others_are_finished(capsys: pytest.Ca
     captured = capsys.readouterr()
     assert captured.out.startswith("Ended after")
     assert "2 cases -> /data" in captured.out
-    assert captured.err.startswith("Error: 1 case(s) failed: case_3. The others are finished.")
+    assert captured.err.startswith("Error: 1 case failed: case_3. The others are finished.")
 
 
 @pytest.mark.parametrize(
@@ -236,3 +237,37 @@ def test_signals_unwind_what_was_going_on(number: signal.Signals, status: int) -
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (status, "cleaned up\n")
     assert len(err.splitlines()) == 1
+
+
+FULL_DISK = Path("/dev/full")
+SHOWING = """
+import sys
+from nnunet_pt.cli import _arguments as arguments
+from nnunet_pt.cli._run import Outcome, run
+from nnunet_pt.core.console import show
+
+parser = arguments.make_parser("nnUNetv2_test", "Tests.", "nnUNetv2_test")
+arguments.add_output(parser)
+
+def command(_args):
+    show("what was asked for")
+    return Outcome(summaries=("Done",))
+
+sys.exit(run(parser, command, []))
+"""
+
+
+@pytest.mark.skipif(not FULL_DISK.exists(), reason=f"there is no {FULL_DISK}")
+def test_output_that_cannot_be_written_is_no_bug_of_ours() -> None:
+    with FULL_DISK.open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-c", SHOWING], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("Error: The output cannot be written.\n  found:    No space left on device")
+    assert "Traceback" not in ended.stderr and "bug" not in ended.stderr
+
+
+def test_commands_work_with_closed_streams() -> None:
+    closing = ["sh", "-c", 'exec "$0" -c "$1" >&- 2>&-', sys.executable, SHOWING]
+    assert subprocess.run(closing, check=False).returncode == 0

@@ -27,7 +27,7 @@ def part(number: int, total: int = 2) -> list[str]:
 def test_preprocessing(dataset: Any, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["-d", "7", "-c", "3d_fullres", "-np", "1", "--no_pbar"]
     assert preprocess.main([*arguments, *part(1)]) == 0
-    assert "part 1 of 2 ended; waiting for part(s) 0" in capsys.readouterr().out
+    assert "part 1 of 2 ended; waiting for part 0" in capsys.readouterr().out
     assert preprocess.main([*arguments, *part(1, 3)]) == 2
     assert "part 1 of 2, begun" in capsys.readouterr().err
     assert preprocess.main([*arguments, *part(0), "--json_log"]) == 0
@@ -42,7 +42,7 @@ def test_preprocessing(dataset: Any, capsys: pytest.CaptureFixture[str]) -> None
 def test_fingerprint(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["-d", "7", "-np", "1", "--no_pbar"]
     assert extract_fingerprint.main([*arguments, *part(1)]) == 0
-    assert "part 1 of 2 ended; waiting for part(s) 0" in capsys.readouterr().out
+    assert "part 1 of 2 ended; waiting for part 0" in capsys.readouterr().out
     assert extract_fingerprint.main([*arguments, *part(0)]) == 0
     assert "Fingerprint of 3 cases written" in capsys.readouterr().out
 
@@ -53,9 +53,9 @@ def test_evaluation(dataset: Any, tmp_path: Path, capsys: pytest.CaptureFixture[
     arguments += ["-djfile", str(dataset.raw / "dataset.json")]
     arguments += ["-pfile", str(dataset.preprocessed / "nnUNetPlans.json"), "-o", str(tmp_path / "out" / "s.json")]
     assert evaluate_folder.main([*arguments, *part(0)]) == 0
-    assert "part 0 of 2 ended; waiting for part(s) 1" in capsys.readouterr().out
+    assert "part 0 of 2 ended; waiting for part 1" in capsys.readouterr().out
     assert evaluate_folder.main([*arguments, *part(1)]) == 0
-    assert "Metrics of 3 case(s)" in capsys.readouterr().out
+    assert "Metrics of 3 cases" in capsys.readouterr().out
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["s.json"]
 
 

@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import shutil
 import signal
 import struct
@@ -46,7 +47,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / "raw" / name).mkdir(parents=True)
     planned = tmp_path / "pre processed" / DATASETS[0]
     planned.mkdir(parents=True)
-    for name in ("dataset", "dataset_fingerprint", "splits_final", "nnUNetPlans", "otherPlans"):
+    for name in ("dataset", "dataset_fingerprint", "splits_final", "integrity_report", "nnUNetPlans", "otherPlans"):
         (planned / f"{name}.json").write_text(PLANS, encoding="utf-8")
     (tmp_path / "files" / "inner folder").mkdir(parents=True)
     (tmp_path / "files" / "weights.pth").touch()
@@ -108,6 +109,14 @@ def test_bash_offers_datasets_configurations_folds_and_plans(bash: Complete) -> 
     assert bash("nnUNetv2_train 4 2d ") == ["0", "1", "2", "3", "4", "all"]
     assert bash("nnUNetv2_train 4 2d 0 -p ") == ["nnUNetPlans", "otherPlans"]
     assert bash("nnUNetv2_train 15 2d 0 -p ") == [""]
+
+
+def test_bash_neither_executes_nor_splits_names(bash: Complete, workspace: Path) -> None:
+    name = "Dataset016_my data $(touch executed) `touch executed` it's"
+    (workspace / "raw" / name).mkdir()
+    offered = bash("nnUNetv2_train Dataset016")
+    assert len(offered) == 1 and shlex.split(offered[0]) == [name]
+    assert not list(workspace.rglob("executed"))
 
 
 def test_bash_offers_files_where_files_are_meant(bash: Complete) -> None:

@@ -34,7 +34,7 @@ def test_summary_lies_beside_the_predictions(files: list[str], capsys: pytest.Ca
     shown = capsys.readouterr().out
     summary = json.loads((Path(files[1]) / "summary.json").read_text())
     assert f"{summary['foreground_mean']['Dice']:.3f}" in shown
-    assert "Metrics of 3 case(s)" in shown
+    assert "Metrics of 3 cases" in shown
     assert str(Path(files[1]) / "summary.json") in shown
     first = summary["metric_per_case"][0]
     assert first["reference_file"] == f"{files[0]}/a.nii.gz"

@@ -51,7 +51,7 @@ def test_a_case_that_fails_is_named_and_the_others_are_drawn(
     dataset.image("one").write_bytes(b"no image")
     assert draw(tmp_path / "png", "--use_raw") == 1
     shown = capsys.readouterr()
-    assert "1 case(s) failed: one" in shown.err
+    assert "1 case failed: one" in shown.err
     assert "one_0000.nii.gz" in shown.out
     assert sorted(p.name for p in (tmp_path / "png").iterdir()) == ["two.png"]
 

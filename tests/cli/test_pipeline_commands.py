@@ -125,7 +125,7 @@ def test_broken_case_is_named_and_the_others_are_finished_on_request(run: Run, r
 
     continued = run("preprocess -d 902 -c 3d_fullres -np 1 --continue_on_error")
     assert continued.status == 1
-    assert "1 case(s) failed: phantomtr_003" in continued.err
+    assert "1 case failed: phantomtr_003" in continued.err
     data = pre / FINETUNE / "nnUNetPlans_3d_fullres"
     assert len(list(data.glob("*.pkl"))) == 4 and not list(data.glob("phantomtr_003*"))
     assert not leftovers(pre)

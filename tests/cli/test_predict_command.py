@@ -88,7 +88,7 @@ def test_failed_case_is_told_twice_and_ends_with_status_3(run: Run, trained: Any
     ended = run(predict, line(trained))
     assert ended.status == 3
     assert "Case a cannot be predicted" in ended.out and "1 case predicted, 1 failed" in ended.out
-    assert "1 case(s) failed: a" in ended.err and "--continue_prediction" in ended.err
+    assert "1 case failed: a" in ended.err and "--continue_prediction" in ended.err
     assert json.loads((trained.root / "out" / "prediction_report.json").read_text())["num_cases"]["failed"] == 1
 
 

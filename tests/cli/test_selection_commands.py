@@ -173,7 +173,7 @@ def test_a_damaged_case_costs_only_itself(dataset: Any, capsys: pytest.CaptureFi
     (folders[1] / "b2.npz").write_bytes(b"damaged")
     output = dataset.root / "out"
     assert run(f"nnUNetv2_ensemble -i {folders[0]} {folders[1]} -o {output} -np 1 --save_npz") == 1
-    assert "1 case(s) failed: b2" in capsys.readouterr().err
+    assert "1 case failed: b2" in capsys.readouterr().err
     assert {p.name for p in output.iterdir()} == {"dataset.json", "c3.nii.gz", "c3.npz", "c3.pkl"}
 
 

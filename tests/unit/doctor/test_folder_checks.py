@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,13 @@ def test_what_is_no_folder_is_a_problem(machine: Any, env: dict[str, str], by_ke
     assert finding.status == "problem"
     assert str(path) in finding.found
     assert ("mkdir -p" in finding.remedy) is (state == "missing")
+
+
+def test_commands_can_be_pasted_with_odd_paths(machine: Any, env: dict[str, str], by_key: Any, tmp_path: Path) -> None:
+    path = tmp_path / "it's mine"
+    found = by_key(check_folders(machine.system({**env, "nnUNet_results": str(path)})))
+    command, _, rest = found["nnUNet_results"].remedy.partition("   (")
+    assert shlex.split(command) == ["mkdir", "-p", str(path)] and rest
 
 
 def test_unwritable_folders_are_problems_but_raw_data_need_not_be_writable(

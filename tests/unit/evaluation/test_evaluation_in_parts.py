@@ -107,7 +107,7 @@ def test_parts_in_any_order_and_twice(request_: EvaluateRequest, expected: bytes
         for _ in range(1 if position == 2 else 2):
             result = part(request_, number)
             assert set(result.missing_parts) == set(order[position + 1 :])
-    assert result.result is not None and "Metrics of 4 case(s)" in result.text()
+    assert result.result is not None and "Metrics of 4 cases" in result.text()
     assert same(request_, expected)
 
 
@@ -121,7 +121,7 @@ def test_parts_are_those_of_predictions(request_: EvaluateRequest) -> None:
 
 def test_what_is_said_about_missing_parts(request_: EvaluateRequest) -> None:
     text = part(request_, 1).text()
-    assert "part 1 of 3 ended; waiting for part(s) 0, 2" in text and "summary.json" in text
+    assert "part 1 of 3 ended; waiting for parts 0, 2" in text and "summary.json" in text
     assert not (request_.predictions / "summary.json").exists()
 
 

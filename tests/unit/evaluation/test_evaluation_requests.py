@@ -212,4 +212,4 @@ def test_table_says_what_the_means_leave_out(folders: tuple[Path, Path], image_w
             image_writer(np.full((4, 5, 6), value, np.uint8), folder / f"{name}.nii.gz")
     text = evaluate(request_of(folders, nsd_tolerances_mm=(1.0,))).text()
     assert "Neither annotated nor predicted in any case: 2." in text
-    assert "In 3 comparison(s) a class is only in one of the two segmentations" in text
+    assert "In 3 comparisons a class is only in one of the two segmentations" in text

@@ -154,7 +154,7 @@ def test_a_failure_is_raised_after_the_others_are_done(
     Path(files[0][0]).write_bytes(b"no image")
     with pytest.raises(PredictionError, match="a: The image") as caught:
         predictor.predict_from_files(files, str(tmp_path / "out"))
-    assert "1 case(s)" in str(caught.value)
+    assert "1 case cannot" in str(caught.value)
     assert "b.nii.gz" in names(tmp_path / "out")
 
 

@@ -111,7 +111,7 @@ def test_a_single_case_that_lacks_the_last_channel(tmp_path: Path, images: Calla
         ([], ["no files", "<case>_0000.nii.gz"]),
         (["a.nii.gz", "b.nii.gz"], ["a.nii.gz, b.nii.gz", "a.nii.gz -> a_0000.nii.gz"]),
         (["a_0000.nii", "x.txt"], [".nii, .txt", "convert the images to .nii.gz"]),
-        (["a_0000.nii.gz", "a_0001.nii.gz"], ["case a: more images than the 1 channels: a_0001.nii.gz"]),
+        (["a_0000.nii.gz", "a_0001.nii.gz"], ["case a: more images than the 1 channel: a_0001.nii.gz"]),
         (["a_0001.nii.gz"], ["case a: no image a_0000.nii.gz"]),
     ],
 )

@@ -78,7 +78,7 @@ def test_parts_in_any_order_and_twice(three: Any, expected: bytes, order: tuple[
 
 def test_what_is_said_about_missing_parts(three: Any) -> None:
     result = part(three, 1)
-    assert result.fingerprint is None and "part 1 of 3 ended; waiting for part(s) 0, 2" in result.summary()
+    assert result.fingerprint is None and "part 1 of 3 ended; waiting for parts 0, 2" in result.summary()
 
 
 def test_last_step_without_parts(three: Any, expected: bytes, monkeypatch: pytest.MonkeyPatch) -> None:

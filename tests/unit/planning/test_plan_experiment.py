@@ -148,7 +148,7 @@ def test_a_fingerprint_of_other_channels(make_dataset: MakeDataset, workspace: W
     path = workspace.raw / name / "dataset.json"
     description = json.loads(path.read_text())
     path.write_text(json.dumps(description | {"channel_names": {"0": "T1", "1": "T2"}}))
-    with pytest.raises(PlansError, match="1 channels and 1 cases in the fingerprint"):
+    with pytest.raises(PlansError, match="1 channel and 1 case in the fingerprint"):
         plan_experiment(PlanRequest(dataset=1), workspace)
 
 

@@ -101,7 +101,7 @@ def test_parts_in_any_order(three: Any, whole: Any, order: tuple[int, ...]) -> N
 
 def test_what_is_said_about_missing_parts(three: Any) -> None:
     text = three.preprocess(num_parts=3, part_id=1).summary()
-    assert "part 1 of 3" in text and "waiting for part(s) 0, 2. The last one puts all parts together" in text
+    assert "part 1 of 3" in text and "waiting for parts 0, 2. The last one puts all parts together" in text
 
 
 def test_last_step_without_parts(three: Any, whole: Any) -> None:

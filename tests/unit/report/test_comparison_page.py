@@ -126,3 +126,10 @@ def test_interval_of_the_mean() -> None:
     assert low == pytest.approx(differences.mean() - half, abs=half / 5)
     assert high == pytest.approx(differences.mean() + half, abs=half / 5)
     assert all(map(math.isnan, mean_interval(differences[:2])))
+
+
+def test_names_with_dollars_are_not_taken_for_formulas(tmp_path: Path) -> None:
+    folders = [make_fold(tmp_path, shift=2), make_fold(tmp_path, trainer="Better")]
+    page = comparison_report(folders, names=["$x_{$", "$x_1$"])
+    drawn = re.findall(r"<text[^>]*>(.*?)</text>", page)
+    assert "$x_{$" in drawn and "$x_1$" in drawn

@@ -223,3 +223,12 @@ def test_numbers_of_a_table_may_have_the_same_digits() -> None:
     html = table([["a", 0.75, 3], ["b", float("nan"), 4], ["c", 1e-5, 5]], ["case", "Dice", "cases"], decimals=4)
     assert re.findall(r"<td[^>]*>([^<]*)</td>", html)[1::3] == ["0.7500", MISSING, "0.0000"]
     assert 'data-value="1e-05"' in html and ">3<" in html
+
+
+def test_dollars_in_a_figure_are_not_taken_for_formulas() -> None:
+    fig, axes = new_figure(3.0, 2.0)
+    axes[0, 0].plot([0, 1], [0, 1], label="$a_{$")
+    axes[0, 0].set_yticks([0, 1], ["$x_1$", "b"])
+    axes[0, 0].legend()
+    drawn = re.findall(r"<text[^>]*>(.*?)</text>", figure(fig, "", ""))
+    assert "$a_{$" in drawn and "$x_1$" in drawn

@@ -44,6 +44,15 @@ def test_finished_training(tmp_path: Path) -> None:
     assert not re.search(r'(?:src|href)="(?!data:|#)', page)
 
 
+@pytest.mark.parametrize(
+    ("epochs", "finished", "lead"),
+    [(1, True, "The only epoch is done;"), (1, False, "1 of 4 epochs is done;"), (3, False, "3 of 4 epochs are done;")],
+)
+def test_how_far_it_is_in_words(tmp_path: Path, epochs: int, finished: bool, lead: str) -> None:
+    planned = {} if finished else {"num_epochs": 4}
+    assert lead in words(training_report(make_fold(tmp_path, epochs=epochs, finished=finished, recipe=planned)))
+
+
 def test_missed_and_invented_classes_are_counted(tmp_path: Path) -> None:
     page = training_report(make_fold(tmp_path, cases=[CASES[0], CASES[-1]]))
     row = re.search(r"<tr><td>stone</td>(.*?)</tr>", page)
@@ -58,7 +67,7 @@ def test_running_training(tmp_path: Path) -> None:
     page = training_report(folder)
     assert page == training_report(folder)
     assert titles(page) == ["Overview", "Curves", "Recipe"]
-    assert "1 of 4 epochs are done; there is no final validation yet." in words(page)
+    assert "1 of 4 epochs is done; there is no final validation yet." in words(page)
     assert 'class="warning"' not in page
 
 

@@ -98,11 +98,11 @@ def test_what_was_preprocessed_again_is_copied_again(tiny: TinyTraining, tmp_pat
     original = task.data_folder / "d.b2nd"
     shutil.copyfile(task.data_folder / "e.b2nd", original)
     task, said = prepared(tiny.task(scratch=tmp_path / "disk"))
-    assert "Copied 1 files" in said.last()
+    assert "Copied 1 file " in said.last()
     assert (task.reading_folder / "d.b2nd").read_bytes() == original.read_bytes()
     os.utime(original, ns=(1, 1))  # an older one from a backup
     task, said = prepared(tiny.task(scratch=tmp_path / "disk"))
-    assert "Copied 1 files" in said.last()
+    assert "Copied 1 file " in said.last()
 
 
 def test_datasets_of_the_same_name_do_not_meet(tiny_of: Callable[[str], TinyTraining], tmp_path: Path) -> None:

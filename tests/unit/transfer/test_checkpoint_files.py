@@ -243,7 +243,7 @@ OTHERS: dict[str, tuple[Any, str]] = {
     "lightning": ({"pytorch-lightning_version": "2", "state_dict": {}}, "PyTorch Lightning"),
     "bare": ({"a.weight": torch.ones(1)}, "weights only"),
     "empty": ({}, "missing: network_weights, init_args, trainer_name"),
-    "other": ({"model": {"w": torch.ones(1)}, "args": 1}, "1 tensors and the keys model, args"),
+    "other": ({"model": {"w": torch.ones(1)}, "args": 1}, "1 tensor and the keys model, args"),
     "no_trainer": ({"network_weights": {"a": torch.ones(1)}, "init_args": {}}, "missing: trainer_name"),
     "no_plans": (
         {"network_weights": {"a": torch.ones(1)}, "init_args": {"fold": 0}, "trainer_name": "a"},
