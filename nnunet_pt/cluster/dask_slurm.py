@@ -51,7 +51,7 @@ def slurm_executor(num_jobs: int, settings: ClusterSettings, folders: SharedFold
     slurm.check_partitions(tuple((wanted.partition or "").split(",")) if wanted.partition else ())
     logs = Path.cwd() / LOGS
     with contextlib.ExitStack() as stack:
-        cluster = stack.enter_context(_cluster(num_jobs, settings, wanted, logs))
+        cluster = stack.enter_context(_cluster(num_jobs, settings, wanted))
         _log.info("Submitted %d jobs to SLURM; their logs are in %s", num_jobs, logs)
         executor = DaskExecutor(
             client_of(cluster),
@@ -65,7 +65,7 @@ def slurm_executor(num_jobs: int, settings: ClusterSettings, folders: SharedFold
 
 
 @contextlib.contextmanager
-def _cluster(num_jobs: int, settings: ClusterSettings, wanted: Resources, logs: Path) -> Iterator[Any]:
+def _cluster(num_jobs: int, settings: ClusterSettings, wanted: Resources) -> Iterator[Any]:
     from distributed import Status
 
     with _ctrl_c_as_before():
@@ -86,7 +86,7 @@ def _cluster(num_jobs: int, settings: ClusterSettings, wanted: Resources, logs: 
             job_name="nnunet_dask",
             job_script_prologue=_prologue(settings),
             job_extra_directives=list(wanted.options),
-            log_directory=str(logs),
+            log_directory=LOGS,  # relative, since it is not quoted in the script
             scheduler_options={"dashboard": False, "dashboard_address": ":0"},
         )
     try:
