@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -113,7 +114,7 @@ def submit(script: Path) -> str:
         raise NnunetError(
             "Jobs cannot be submitted from this machine: it has no sbatch. The scripts are written all the same.",
             found=script.parent,
-            remedy=f"log in to the cluster, and there: bash {script}",
+            remedy=f"log in to the cluster, and there: bash {shlex.quote(str(script))}",
         )
     done = subprocess.run(["bash", str(script)], capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -121,7 +122,7 @@ def submit(script: Path) -> str:
         raise NnunetError(
             "The jobs could not be submitted, or not all of them.",
             found=said.removeprefix("Error: "),
-            remedy=f"correct the scripts in {script.parent}, then: bash {script}",
+            remedy=f"correct the scripts in {script.parent}, then: bash {shlex.quote(str(script))}",
         )
     return done.stdout
 
