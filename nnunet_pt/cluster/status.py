@@ -18,6 +18,7 @@ from nnunet_pt.cluster.scripts_text import LOGS, STATES, STEP_SCRIPTS, SUBMIT, S
 from nnunet_pt.cluster.slurm import QueuedTask
 from nnunet_pt.core.console import table
 from nnunet_pt.core.errors import UsageError
+from nnunet_pt.core.files import storage_errors
 
 State = Literal["done", "running", "requeued", "waiting", "failed", "cancelled", "not submitted"]
 STATES_OF_TASKS: tuple[State, ...] = get_args(State)
@@ -158,7 +159,8 @@ def submitted_jobs(folder: Path) -> dict[str, str]:
 
 def _name_and_tasks(script: Path) -> tuple[str, list[int | None]]:
     """Name and tasks as the script says now, whoever wrote it."""
-    text = script.read_text(encoding="utf-8", errors="replace")
+    with storage_errors(script):
+        text = script.read_text(encoding="utf-8", errors="replace")
     options = {}
     for line in re.findall(r"^#SBATCH\s+(.+)", text, re.MULTILINE):
         for name, letter, value in _OPTION.findall(line.partition(" #")[0]):

@@ -8,7 +8,7 @@ from slurm_world import cluster, commands, written
 
 from nnunet_pt.cluster import slurm
 from nnunet_pt.cluster.status import TaskStatus, status_of
-from nnunet_pt.core.errors import NnunetError, UnknownNameError, UsageError
+from nnunet_pt.core.errors import NnunetError, StorageError, UnknownNameError, UsageError
 
 FINGERPRINT, PLAN, PREPROCESS, TRAIN, BEST = range(5)
 
@@ -167,6 +167,12 @@ def test_damaged_notes_count_as_none(jobs: Path) -> None:
     assert states(jobs, PLAN) == ["done"]
     (jobs / "submitted.txt").write_bytes(b"\xff\x00")
     assert states(jobs, BEST) == ["not submitted"]
+
+
+def test_a_script_that_cannot_be_read_is_named(jobs: Path) -> None:
+    (jobs / "06_more.sh").symlink_to("nowhere")
+    with pytest.raises(StorageError, match=r"06_more\.sh"):
+        status_of(jobs)
 
 
 def test_commands_can_be_copied_and_tasks_with_one_cause_take_one_line(
