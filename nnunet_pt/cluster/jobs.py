@@ -121,7 +121,7 @@ def workflow_of(request: WorkflowRequest, cluster: ClusterSettings, workspace: W
         NnunetError: If a dataset, planner or trainer does not exist.
     """
     maker = _Maker(request, cluster, workspace)
-    maker.warn_of_missing_folds()
+    maker.warn_of_folds()
     return maker.crossval() if request.pretrain is None else maker.pretrain_finetune()
 
 
@@ -338,15 +338,22 @@ class _Maker:
         both = configuration == CASCADE and FIRST_STAGE in self.request.configurations
         return (f"{step}_{FIRST_STAGE}",) if both else ()
 
-    def warn_of_missing_folds(self) -> None:
-        """Say that the second stage of a cascade needs all folds of the first, before days of training tell it."""
-        if not self.folds() or not {FIRST_STAGE, CASCADE} <= {*self.request.configurations}:
-            return
+    def warn_of_folds(self) -> None:
+        """Say that folds do not go with the splits or with a cascade, before days of training tell it."""
         preprocessed = self.workspace.settings.preprocessed
         file = None if preprocessed is None else preprocessed / self.dataset / SPLITS_FILE
         number = len(load_splits(file)) if file is not None and file.is_file() else NUM_FOLDS
+        beyond = [str(fold) for fold in self.folds() if fold >= number]
+        if beyond:
+            _log.warning(
+                "%s has %d folds. For others (-f %s) cases are drawn at random, so that folds overlap; the last step, "
+                "which compares all, then fails.",
+                self.dataset,
+                number,
+                " ".join(beyond),
+            )
         missing = [str(fold) for fold in range(number) if fold not in self.folds()]
-        if missing:
+        if self.folds() and missing and {FIRST_STAGE, CASCADE} <= {*self.request.configurations}:
             _log.warning(
                 "%s learns from predictions of all cases, which %s makes only when all its folds are trained. Without "
                 "folds %s its jobs will fail, unless these were trained before.",

@@ -65,9 +65,7 @@ def test_the_second_stage_of_a_cascade_waits_for_the_first_whatever_the_order(tm
     assert steps["finetune_16_3d_cascade_fullres"] == (pretrained, "preprocess_16", "finetune_16_3d_lowres")
 
 
-def test_a_cascade_without_some_folds_of_its_first_stage_is_warned_of(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_folds_that_will_be_missed_or_overlap_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     workspace, stages = make_workspace(tmp_path), ("3d_lowres", "3d_cascade_fullres")
     workflow(workspace, configurations=stages, folds=(0, 1, 2, 3, 4))
     workflow(workspace, configurations=stages, folds=("all",))
@@ -81,6 +79,8 @@ def test_a_cascade_without_some_folds_of_its_first_stage_is_warned_of(
     splits.write_text('[{"train": ["a"], "val": ["b"]}, {"train": ["b"], "val": ["a"]}]', encoding="utf-8")
     workflow(workspace, configurations=stages, folds=(0, 1))
     assert not caplog.records
+    workflow(workspace, folds=(0, 1, 2, 3))
+    assert "Dataset016_Spine has 2 folds. For others (-f 2 3)" in caplog.text
 
 
 def test_finetuning_has_plans_of_its_own_and_begins_with_the_weights_or_continues(tmp_path: Path) -> None:
