@@ -268,6 +268,8 @@ def _factor(text: str) -> str:
 
 
 def _scratch(text: str) -> Path | Literal["none"]:
+    if not text:
+        raise ArgumentTypeError("is empty; a variable in it may not be set")
     return "none" if text == "none" else Path(text)
 
 

@@ -52,7 +52,7 @@ def slurm_executor(num_jobs: int, settings: ClusterSettings, folders: SharedFold
     slurm.check_partitions(tuple((wanted.partition or "").split(",")) if wanted.partition else ())
     logs = Path.cwd() / LOGS
     with contextlib.ExitStack() as stack:
-        cluster = stack.enter_context(_cluster(num_jobs, settings, wanted, logs))
+        cluster = stack.enter_context(_cluster(num_jobs, settings, wanted))
         _log.info("Submitted %s to SLURM; see %s for their logs", counted(num_jobs, "job"), logs)
         executor = DaskExecutor(
             client_of(cluster),
@@ -66,7 +66,7 @@ def slurm_executor(num_jobs: int, settings: ClusterSettings, folders: SharedFold
 
 
 @contextlib.contextmanager
-def _cluster(num_jobs: int, settings: ClusterSettings, wanted: Resources, logs: Path) -> Iterator[Any]:
+def _cluster(num_jobs: int, settings: ClusterSettings, wanted: Resources) -> Iterator[Any]:
     from distributed import Status
 
     with _ctrl_c_as_before():
@@ -87,7 +87,7 @@ def _cluster(num_jobs: int, settings: ClusterSettings, wanted: Resources, logs: 
             job_name="nnunet_dask",
             job_script_prologue=_prologue(settings),
             job_extra_directives=list(wanted.options),
-            log_directory=str(logs),
+            log_directory=LOGS,  # relative, since it is not quoted in the script
             scheduler_options={"dashboard": False, "dashboard_address": ":0"},
         )
     try:

@@ -7,15 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nnunet_pt.cluster.settings import ClusterSettings, Kind
+from nnunet_pt.core.console import get_logger
 from nnunet_pt.core.errors import UsageError
 from nnunet_pt.core.settings import Workspace
 from nnunet_pt.dataset.cases import resolve_dataset_name
 from nnunet_pt.planning.presets import PLANNERS
+from nnunet_pt.preprocessing.splits import NUM_FOLDS, SPLITS_FILE, load_splits
 from nnunet_pt.training.recipe_lookup import find_recipe
 from nnunet_pt.training.request import Fold
 
 TASK = "$SLURM_ARRAY_TASK_ID"
+FIRST_STAGE, CASCADE = "3d_lowres", "3d_cascade_fullres"
 _WIDTH = 90  # after which a command goes on in the next line
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +123,7 @@ def workflow_of(request: WorkflowRequest, cluster: ClusterSettings, workspace: W
         NnunetError: If a dataset, planner or trainer does not exist.
     """
     maker = _Maker(request, cluster, workspace)
+    maker.warn_of_folds()
     return maker.crossval() if request.pretrain is None else maker.pretrain_finetune()
 
 
@@ -146,10 +151,8 @@ class _Maker:
         several = len(request.configurations) > 1
         extra = ["--npz"] if several and "--npz" not in request.training.arguments else []
         trainings = []
-        for configuration in request.configurations:
-            before = [data.name]
-            if configuration == "3d_cascade_fullres" and "3d_lowres" in request.configurations:
-                before.append(f"train_{number}_3d_lowres")
+        for configuration in self.configurations():
+            before = [data.name, *self.first_stage(f"train_{number}", configuration)]
             trainings.append(
                 self.train(f"train_{number}_{configuration}", configuration, self.plans, extra=extra, after=before)
             )
@@ -189,8 +192,9 @@ class _Maker:
         )
         data = [self.preprocess(first, moved, plan), self.preprocess(number, back, plan)]
         trainings, finetunings = [], []
-        for configuration in request.configurations:
-            pretraining = self.pretrain(first, first_dataset, configuration, moved, after=[data[0].name])
+        for configuration in self.configurations():
+            before = [data[0].name, *self.first_stage(f"pretrain_{first}", configuration)]
+            pretraining = self.pretrain(first, first_dataset, configuration, moved, after=before)
             folder = self.folder(first_dataset, request.pretraining, moved, configuration)
             trainings.append(pretraining)
             finetunings.append(
@@ -199,7 +203,7 @@ class _Maker:
                     configuration,
                     back,
                     weights=f"{folder}/fold_all/checkpoint_final.pth",
-                    after=[pretraining.name, data[1].name],
+                    after=[pretraining.name, data[1].name, *self.first_stage(f"finetune_{number}", configuration)],
                 )
             )
         words = ["nnUNetv2_find_best_configuration", number, "-c", *request.configurations, "--disable_ensembling"]
@@ -327,6 +331,39 @@ class _Maker:
                 name=name, title=title, kind="short", body=(run(words),), after=tuple(step.name for step in trainings)
             ),
         )
+
+    def configurations(self) -> tuple[str, ...]:
+        """What to train; the second stage of a cascade comes after the first."""
+        return tuple(sorted(self.request.configurations, key=lambda name: name == CASCADE))
+
+    def first_stage(self, step: str, configuration: str) -> tuple[str, ...]:
+        """The step without whose predictions this training cannot begin; none if this workflow has none."""
+        both = configuration == CASCADE and FIRST_STAGE in self.request.configurations
+        return (f"{step}_{FIRST_STAGE}",) if both else ()
+
+    def warn_of_folds(self) -> None:
+        """Say that folds do not go with the splits or with a cascade, before days of training tell it."""
+        preprocessed = self.workspace.settings.preprocessed
+        file = None if preprocessed is None else preprocessed / self.dataset / SPLITS_FILE
+        number = len(load_splits(file)) if file is not None and file.is_file() else NUM_FOLDS
+        beyond = [str(fold) for fold in self.folds() if fold >= number]
+        if beyond:
+            _log.warning(
+                "%s has %d folds. For others (-f %s) cases are drawn at random, so that folds overlap; the last step, "
+                "which compares all, then fails.",
+                self.dataset,
+                number,
+                " ".join(beyond),
+            )
+        missing = [str(fold) for fold in range(number) if fold not in self.folds()]
+        if self.folds() and missing and {FIRST_STAGE, CASCADE} <= {*self.request.configurations}:
+            _log.warning(
+                "%s learns from predictions of all cases, which %s makes only when all its folds are trained. Without "
+                "folds %s its jobs will fail, unless these were trained before.",
+                CASCADE,
+                FIRST_STAGE,
+                ", ".join(missing),
+            )
 
     def plan_words(self) -> list[str]:
         """The command that plans."""

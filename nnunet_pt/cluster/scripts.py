@@ -58,10 +58,17 @@ def write_scripts(
         overwrite: Replace scripts that differ, and remove those of steps that there are no more.
 
     Raises:
-        UsageError: If there are other scripts, which somebody may have changed.
+        UsageError: If there are other scripts, which somebody may have changed, or SLURM would take a part of the
+            folder's name for the number of a job.
         StorageError: If a file cannot be written.
     """
     folder = out.expanduser().absolute() / workflow.name
+    if set("%\\") & set(str(folder)):
+        raise UsageError(
+            "SLURM cannot write logs to a folder with % or \\ in its name, which it replaces by other things.",
+            found=str(folder),
+            remedy="choose another folder for --out",
+        )
     texts = {
         COMMON: common_text(cluster, workspace, workflow),
         CHECK: check_text(_marks(workspace), workflow),

@@ -123,7 +123,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 folder=$(pwd -P)
 
-if squeue --noheader --me --format=%Z | grep -qxF "$folder"; then
+queue=$(squeue --noheader --me --format=%Z)  # all of it: grep would end at the first line found, and squeue with it
+if grep -qxF "$folder" <<< "$queue"; then
     echo "Error: jobs of this folder are in the queue already." >&2
     echo "  to do:    wait for them, or cancel them: scancel $(cut -d' ' -f2 @submitted@ | paste -sd ' ')" >&2
     exit 1

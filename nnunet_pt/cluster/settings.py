@@ -276,7 +276,10 @@ def _content(file: Path) -> dict[str, Any]:
 def _problems(values: Mapping[str, Any], where: str, checks: Mapping[str, _Check]) -> list[str]:
     found = []
     for name, value in values.items():
-        if name not in checks:
+        if name not in checks and (name in _OWN or name in _TRAINING):
+            place = "above all sections" if name in _OWN else "in the section [training]"
+            found.append(f"{where}{name} is unknown here; it belongs {place}")
+        elif name not in checks:
             found.append(f"{where}{name} is unknown; expected: {', '.join(checks)}")
         elif not checks[name][0](value):
             found.append(f"{where}{name} is {value!r}; expected: {checks[name][1]}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -18,11 +18,13 @@ from nnunet_pt.cluster.scripts_text import LOGS, STATES, STEP_SCRIPTS, SUBMIT, S
 from nnunet_pt.cluster.slurm import QueuedTask
 from nnunet_pt.core.console import table
 from nnunet_pt.core.errors import UsageError
+from nnunet_pt.core.files import storage_errors
 
 State = Literal["done", "running", "requeued", "waiting", "failed", "cancelled", "not submitted"]
 STATES_OF_TASKS: tuple[State, ...] = get_args(State)
 _LINES = 6
 _ERROR = re.compile(r"(\w+\.)*\w*(Error|Exception|error)\b.*:|slurmstepd: error")
+_OPTION = re.compile(r"""(?:^|\s)(?:--(job-name|array)(?:=|\s+)|-([Ja])\s*)("[^"]*"|'[^']*'|\S+)""")
 _ENDED: dict[str, tuple[State, str]] = {
     "CANCELLED": ("cancelled", ""),
     "TIMEOUT": ("failed", "it ran into its time limit before it could save; signal_s may be too short"),
@@ -151,14 +153,18 @@ def _workflow(folder: Path, queue: Sequence[QueuedTask] | None) -> WorkflowStatu
 def submitted_jobs(folder: Path) -> dict[str, str]:
     """Script -> number of its job, of the last submission."""
     file = folder / SUBMITTED
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
     return {words[0]: words[1] for line in lines if len(words := line.split()) >= 2}
 
 
 def _name_and_tasks(script: Path) -> tuple[str, list[int | None]]:
     """Name and tasks as the script says now, whoever wrote it."""
-    text = script.read_text(encoding="utf-8", errors="replace")
-    options = dict(re.findall(r"^#SBATCH\s+--(job-name|array)[= ](\S+)", text, re.MULTILINE))
+    with storage_errors(script):
+        text = script.read_text(encoding="utf-8", errors="replace")
+    options = {}
+    for line in re.findall(r"^#SBATCH\s+(.+)", text, re.MULTILINE):
+        for name, letter, value in _OPTION.findall(line.partition(" #")[0]):
+            options[name or {"J": "job-name", "a": "array"}[letter]] = value.strip("\"'")
     array = options.get("array", "").partition("%")[0]
     numbers: list[int | None] = []
     for part in filter(None, array.split(",")):
@@ -216,7 +222,7 @@ def _noted(folder: Path, name: str, number: int | None) -> tuple[str, str, str, 
     """What a task has noted: how far it is, its job, the job in the name of its log, its host, and why."""
     file = folder / STATES / (name if number is None else f"{name}.{number}")
     try:
-        words = file.read_text(encoding="utf-8").split()
+        words = file.read_text(encoding="utf-8", errors="replace").split()
     except OSError:
         return None
     if len(words) < 5:
@@ -264,13 +270,16 @@ def _note(step: StepStatus) -> str:
 
 
 def _trouble(step: StepStatus) -> str:
-    texts = []
+    alike: dict[TaskStatus, list[int]] = {}
     for task in step.tasks:
         if task.state in ("failed", "cancelled"):
-            which = step.name if task.task is None else f"{step.name}, task {task.task}"
-            job = "" if task.job is None else f" (job {task.job}{f' on {task.host}' if task.host else ''})"
-            why = f": {task.why}" if task.why else ""
-            texts += [f"{which}{job}: {task.state}{why}", *(f"    {line}" for line in task.lines)]
+            alike.setdefault(replace(task, task=None), []).extend([] if task.task is None else [task.task])
+    texts = []
+    for task, numbers in alike.items():
+        which = f", task{'s' if len(numbers) > 1 else ''} {','.join(map(str, numbers))}" if numbers else ""
+        job = "" if task.job is None else f" (job {task.job}{f' on {task.host}' if task.host else ''})"
+        why = f": {task.why}" if task.why else ""
+        texts += [f"{step.name}{which}{job}: {task.state}{why}", *(f"    {line}" for line in task.lines)]
     return "\n".join(texts)
 
 

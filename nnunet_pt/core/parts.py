@@ -118,6 +118,11 @@ class PartNotes:
         """
         retried(lambda: self._note("finished"), self.folder)
 
+    def unfinished(self) -> tuple[int, ...]:
+        """Parts that are not finished, for work of which results alone do not tell that it is all."""
+        there = names_in(self.folder)
+        return tuple(n for n in range(self.part.total) if self._name("finished", n) not in there)
+
     def overtaken(self) -> bool:
         """Whether other processes did this part, too, and all others, and removed the folder meanwhile.
 
@@ -146,8 +151,8 @@ class PartNotes:
         }
         write_json(self.folder / self._name(what), content)
 
-    def _name(self, what: str) -> str:
-        return f"part-{self.part.number}-of-{self.part.total}.{what}.json"
+    def _name(self, what: str, number: int | None = None) -> str:
+        return f"part-{self.part.number if number is None else number}-of-{self.part.total}.{what}.json"
 
     def _check(self) -> None:
         conflicts = [text for path in self._begun() if (text := self._conflict(path)) is not None]

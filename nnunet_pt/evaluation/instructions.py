@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 
 from nnunet_pt.evaluation.crossval import PLANS_FILE, ModelName
 
@@ -58,7 +59,7 @@ def inference_instructions(
         "***Once inference is completed, run postprocessing like this:***",
         "",
         "nnUNetv2_apply_postprocessing -i OUTPUT_FOLDER -o OUTPUT_FOLDER_PP "
-        f"-pp_pkl_file {postprocessing_file} {processes} -plans_json {plans}",
+        f"-pp_pkl_file {quote(str(postprocessing_file))} {processes} -plans_json {quote(str(plans))}",
     ]
     return "\n".join(lines)
 

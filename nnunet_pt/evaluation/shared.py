@@ -87,7 +87,8 @@ class SharedEvaluation:
         self._compare(self._pairs(set(self.part.own(names))), compare)
         if not self.part.is_whole:
             notes.finish()
-            if missing := self._missing(names):
+            # Of a prediction that is not there nobody knows whether it still comes
+            if missing := self._missing(names) or (notes.unfinished() if self.chill else ()):
                 return missing
         # Now the folders as a whole: a prediction without reference belongs to no part
         pairs = find_pairs(self.references, self.predictions, self.settings, chill=self.chill)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["PredictRequest", "model_folder_of", "predict_folder"]
 
 _log = get_logger(__name__)
+_MAKE_A_DIFFERENCE = ("step_size", "mirror_axes", "orientation")  # of the settings in a report
 
 
 def predict_folder(request: PredictRequest) -> PredictionReport:
@@ -82,6 +83,8 @@ def predict_folder(request: PredictRequest) -> PredictionReport:
     cases = _input_cases(request, work, outputs, predictor.model, report)
     _write_model_files(request.output, predictor.model)
     report.save()
+    if request.num_parts > 1:  # not before: of two that begin together one must see the other
+        _warn_of_other_parts(request, report)
     completely = False
     try:
         _predict(request, predictor, cases, report)
@@ -210,6 +213,33 @@ def _warn_of_mixture(earlier: Sequence[Mapping[str, Any]], report: PredictionRep
                 ", ".join(f"{key} {value}" for key, value in other.items() if model.get(key) != value),
             )
             return
+
+
+def _warn_of_other_parts(request: PredictRequest, report: PredictionReport) -> None:
+    """Parts with another model, other settings or another number of parts do not make one prediction."""
+    own = report.facts
+    found = []
+    for other in earlier_reports(request.output):
+        if (other.get("part_id"), other.get("num_parts")) == (request.part_id, request.num_parts):
+            continue
+        total = other.get("num_parts")
+        differences = {} if total in (1, request.num_parts) else {"-num_parts": total}
+        for facts, names in (("model", own.get("model", {})), ("settings", _MAKE_A_DIFFERENCE)):
+            values = other.get(facts)
+            if isinstance(values, dict):
+                differences |= {name: values.get(name) for name in names if values.get(name) != own[facts].get(name)}
+        if differences:
+            which = f"part {other.get('part_id')} of {total}, begun {other.get('started')}"
+            found.append(f"  - {which}: {', '.join(f'{name} {value}' for name, value in differences.items())}")
+    if found:
+        _log.warning(
+            "In %s there are parts that do not belong together with this one, part %d of %d. Give all parts the same "
+            "arguments, or delete what is of an earlier prediction.\n%s",
+            request.output,
+            request.part_id,
+            request.num_parts,
+            "\n".join(found),
+        )
 
 
 def _input_cases(

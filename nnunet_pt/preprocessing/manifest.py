@@ -113,6 +113,11 @@ def _input_names(paths: Sequence[Path]) -> list[str]:
     return [f"{index}:{path.name}" for index, path in enumerate(paths)]
 
 
+def parts_folder(data_folder: Path) -> Path:
+    """What there is beside a data folder as long as it is made in parts and some are missing."""
+    return data_folder.with_name(f"{data_folder.name}.parts")
+
+
 class Manifest:
     """The records of one data folder.
 
@@ -123,7 +128,7 @@ class Manifest:
 
     def __init__(self, data_folder: Path, *, shared: bool = False) -> None:
         self.path = data_folder.with_name(f"{data_folder.name}.manifest.jsonl")
-        self.parts = data_folder.with_name(f"{data_folder.name}.parts")
+        self.parts = parts_folder(data_folder)
         self._target = self.parts / own_file_name("cases", ".jsonl") if shared else self.path
         # The parts come first: who puts them together removes them after the records are in the manifest itself
         of_parts = [

@@ -18,6 +18,7 @@ from nnunet_pt.dataset.description import DatasetDescription
 from nnunet_pt.dataset.labels import Labels
 from nnunet_pt.plans.configuration import Configuration
 from nnunet_pt.plans.plans import Plans
+from nnunet_pt.preprocessing.manifest import parts_folder
 from nnunet_pt.preprocessing.splits import SPLITS_FILE, Split, load_or_make_splits, random_split
 from nnunet_pt.training.recipe import TrainingRecipe
 from nnunet_pt.training.request import Fold, TrainRequest
@@ -151,7 +152,7 @@ def prepare(request: TrainRequest, recipe: TrainingRecipe, workspace: Workspace)
         labels=Labels.from_description(description),
         dataset_folder=dataset_folder,
         output_folder=results / model / f"fold_{request.fold}",
-        split=_split(request.fold, dataset_folder, cases),
+        split=_split(request.fold, dataset_folder, cases, expected=description.num_training),
         previous_stage_folder=previous_stage_folder(configuration, recipe, plans, results, number),
         workspace=workspace,
     )
@@ -208,17 +209,35 @@ def _preprocessed_cases(
     folder: Path, configuration: Configuration, request: TrainRequest, number: int | str
 ) -> tuple[str, ...]:
     cases = {p.stem for p in folder.glob("*.pkl")} if folder.is_dir() else set()
+    command = f"nnUNetv2_preprocess -d {number} -plans_name {request.plans_name}"
+    of = "3d_fullres" if configuration.name == "3d_cascade_fullres" else configuration.name
     if not cases:
-        of = "3d_fullres" if configuration.name == "3d_cascade_fullres" else configuration.name
         raise StorageError(
             f"There are no preprocessed cases in {folder}.",
-            remedy=f"make them with  nnUNetv2_preprocess -d {number} -plans_name {request.plans_name} -c {of}",
+            remedy=f"make them with  {command} -c {of}",
+        )
+    parts = parts_folder(folder)
+    if parts.is_dir() and not (request.continue_training or request.validation_only):
+        raise StorageError(
+            f"{folder} is preprocessed in parts, not all of which have ended.",
+            found=f"{len(cases)} cases, and the notes of the parts in {parts}",
+            remedy=f"wait for the other parts; if none is running any more, do the rest with  {command} -c {of}",
         )
     return tuple(sorted(cases))
 
 
-def _split(fold: Fold, dataset_folder: Path, cases: tuple[str, ...]) -> Split:
+def _split(fold: Fold, dataset_folder: Path, cases: tuple[str, ...], *, expected: int | None) -> Split:
     """The cases of a fold, as nnU-Net chooses them."""
+    file = dataset_folder / SPLITS_FILE
+    if len(cases) < (expected or 0) and (fold == "all" or not file.is_file()):
+        get_logger(__name__).warning(
+            "Of %d training cases in dataset.json %d are preprocessed, and only these are used%s. If the others are "
+            "still to come, stop, preprocess them%s and train again.",
+            expected,
+            len(cases),
+            "" if fold == "all" else f", now and in all folds that are recorded in {file}",
+            "" if fold == "all" else ", delete that file",
+        )
     if fold == "all":
         return Split(train=cases, val=cases)
     splits = load_or_make_splits(dataset_folder, cases)

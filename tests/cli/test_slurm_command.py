@@ -21,7 +21,7 @@ echo "$(wc -l < "$SUBMITTED");here"
 """
 STAND_INS = {
     "sbatch": SBATCH,
-    "squeue": 'echo "${QUEUE:-}"',
+    "squeue": 'for i in $(seq "${TIMES:-1}"); do echo "${QUEUE:-}"; done',
     "sinfo": "printf 'main\\ngpu\\n'",
     "scancel": 'echo "$@" > "$SUBMITTED.cancelled"',
 }
@@ -37,7 +37,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv(folder, str(tmp_path / folder))
     tools = tmp_path / "tools"
     tools.mkdir()
-    for tool in ("bash", "dirname", "grep", "cut", "paste", "mkdir", "wc", "pwd", "cat", "xargs"):
+    for tool in ("bash", "dirname", "grep", "cut", "paste", "mkdir", "wc", "pwd", "cat", "xargs", "seq"):
         found = next(p for p in (Path("/bin") / tool, Path("/usr/bin") / tool) if p.exists())
         (tools / tool).symlink_to(found)
     monkeypatch.setenv("PATH", str(tools))
@@ -107,6 +107,7 @@ def test_jobs_that_are_in_the_queue_are_not_submitted_again(
     with_slurm: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("QUEUE", str(with_slurm / "jobs" / "crossval_901"))
+    monkeypatch.setenv("TIMES", "5000")  # more than a pipe holds
     assert slurm.main([*CROSSVAL, "--out", str(with_slurm / "jobs"), "--submit"]) == 1
     assert "jobs of this folder are in the queue already" in capsys.readouterr().err
     assert not (with_slurm / "submitted").exists()

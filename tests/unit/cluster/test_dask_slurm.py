@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -101,6 +102,16 @@ def test_jobs_work_on_cases_and_are_cancelled(slurm: Path) -> None:
     assert sorted((slurm / "cancelled").read_text().split()) == ["101", "102"]
     pids = [file.read_text().strip() for file in slurm.glob("job_*.pid")]
     wait_for(lambda: not any(Path("/proc", pid).exists() for pid in pids))
+
+
+def test_a_current_folder_with_a_space(slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (slurm / "my folder").mkdir()
+    monkeypatch.chdir(slurm / "my folder")
+    with slurm_executor(1, settings(slurm), SharedFolders(written=slurm)):  # type: ignore[arg-type]
+        pass
+    options = re.findall(r"^#SBATCH (.*)", (slurm / "job_101.sh").read_text(), re.MULTILINE)
+    assert [words[1] for o in options if (words := o.split())[0] == "-o"] == ["dask_slurm_logs/nnunet_dask-%J.out"]
+    assert all(len(option.split()) <= 2 for option in options)
 
 
 def test_jobs_that_end_at_once(slurm: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

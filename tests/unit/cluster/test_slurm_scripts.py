@@ -51,6 +51,38 @@ def test_steps_of_pretraining_and_finetuning_wait_for_each_other(tmp_path: Path)
     }
 
 
+def test_the_second_stage_of_a_cascade_waits_for_the_first_whatever_the_order(tmp_path: Path) -> None:
+    stages = ("3d_cascade_fullres", "3d_lowres")
+    workspace = make_workspace(tmp_path)
+    for request in ({}, {"pretrain": 15}):
+        found = workflow(workspace, configurations=stages, folds=(0, 1, 2, 3, 4), **request)
+        submitted = [step.name for step in found.steps]
+        for step in found.steps:
+            assert {*step.after} <= {*submitted[: submitted.index(step.name)]}
+    steps = after(found)
+    assert steps["pretrain_15_3d_cascade_fullres"] == ("preprocess_15", "pretrain_15_3d_lowres")
+    pretrained = "pretrain_15_3d_cascade_fullres"
+    assert steps["finetune_16_3d_cascade_fullres"] == (pretrained, "preprocess_16", "finetune_16_3d_lowres")
+
+
+def test_folds_that_will_be_missed_or_overlap_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    workspace, stages = make_workspace(tmp_path), ("3d_lowres", "3d_cascade_fullres")
+    workflow(workspace, configurations=stages, folds=(0, 1, 2, 3, 4))
+    workflow(workspace, configurations=stages, folds=("all",))
+    workflow(workspace, configurations=("2d", "3d_cascade_fullres"))
+    assert not caplog.records
+    workflow(workspace, configurations=stages, folds=(0, 1))
+    assert "Without folds 2, 3, 4 its jobs will fail" in caplog.text
+    caplog.clear()
+    splits = tmp_path / "pre" / "Dataset016_Spine" / "splits_final.json"
+    splits.parent.mkdir(parents=True)
+    splits.write_text('[{"train": ["a"], "val": ["b"]}, {"train": ["b"], "val": ["a"]}]', encoding="utf-8")
+    workflow(workspace, configurations=stages, folds=(0, 1))
+    assert not caplog.records
+    workflow(workspace, folds=(0, 1, 2, 3))
+    assert "Dataset016_Spine has 2 folds. For others (-f 2 3)" in caplog.text
+
+
 def test_finetuning_has_plans_of_its_own_and_begins_with_the_weights_or_continues(tmp_path: Path) -> None:
     how = HowToTrain(trainer="nnUNetTrainer_100epochs", arguments=("-lr", "0.001"))
     scripts = written(tmp_path, pretrain=15, training=how).scripts
@@ -186,6 +218,14 @@ def test_the_same_again_changes_nothing_and_changed_scripts_are_kept(tmp_path: P
     again = write_scripts(shorter, cluster(), workspace, tmp_path / "jobs", overwrite=True)
     assert sorted(again.folder.glob("[0-9]*.sh")) == sorted(again.scripts)
     assert "changed" not in first.scripts[0].read_text()
+
+
+@pytest.mark.parametrize("name", ["50%j", "a\\b"])
+def test_a_folder_whose_name_slurm_would_change_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(UsageError, match="cannot write logs") as raised:
+        written(tmp_path / name)
+    assert name in raised.value.text() and not (tmp_path / name / "jobs").exists()
 
 
 # ---------------------------------------------------------------- folders that are not shared

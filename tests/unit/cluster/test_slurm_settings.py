@@ -72,10 +72,10 @@ def test_everything_wrong_with_a_file_is_said_at_once(tmp_path: Path) -> None:
         "cpus is 0",
         "mem is 'lots'",
         "[training] gpus is 'many'",
-        "[training] parts is unknown",
+        "[training] parts is unknown here; it belongs above all sections",
         "[training] options is '--qos=x'",
         "[training] time is 'soon'",
-        "[short] gpus is unknown",
+        "[short] gpus is unknown here; it belongs in the section [training]",
         "a section [cases]",
     ):
         assert part in text

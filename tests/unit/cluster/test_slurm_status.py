@@ -8,7 +8,7 @@ from slurm_world import cluster, commands, written
 
 from nnunet_pt.cluster import slurm
 from nnunet_pt.cluster.status import TaskStatus, status_of
-from nnunet_pt.core.errors import NnunetError, UnknownNameError, UsageError
+from nnunet_pt.core.errors import NnunetError, StorageError, UnknownNameError, UsageError
 
 FINGERPRINT, PLAN, PREPROCESS, TRAIN, BEST = range(5)
 
@@ -145,6 +145,48 @@ def test_steps_are_what_the_scripts_say_now(jobs: Path) -> None:
     script.write_text(text, encoding="utf-8")
     step = status_of(jobs)[0].steps[TRAIN]
     assert (step.name, [task.task for task in step.tasks]) == ("mine", [0, 2, 4, 6])
+
+
+@pytest.mark.parametrize("name", ["-J 'my tests'", '--job-name "my tests"', "--job-name='my tests' --nice"])
+@pytest.mark.parametrize("array", ["-a 0,2%1", "--array 0,2%1", "--mem=1G --array=0,2"])
+def test_options_may_be_written_as_slurm_allows(jobs: Path, name: str, array: str) -> None:
+    script = jobs / "04_train_16_3d_fullres.sh"
+    text = script.read_text(encoding="utf-8")
+    text = text.replace("--job-name=train_16_3d_fullres", f"{name}  # not -J this -a 7").replace("--array=0-1", array)
+    script.write_text(text, encoding="utf-8")
+    slurm_says(jobs, {"14_0": "RUNNING|None@my tests"}, ended="JobState=COMPLETED")
+    note(jobs, "my tests.2", "done", 14)
+    step = status_of(jobs)[0].steps[TRAIN]
+    assert (step.name, [task.task for task in step.tasks]) == ("my tests", [0, 2])
+    assert [task.state for task in step.tasks] == ["running", "done"]
+
+
+def test_damaged_notes_count_as_none(jobs: Path) -> None:
+    slurm_says(jobs, {}, ended="JobState=COMPLETED")
+    (jobs / "states" / "plan_16").write_bytes(b"\x00\xff\xfe")
+    assert states(jobs, PLAN) == ["done"]
+    (jobs / "submitted.txt").write_bytes(b"\xff\x00")
+    assert states(jobs, BEST) == ["not submitted"]
+
+
+def test_a_script_that_cannot_be_read_is_named(jobs: Path) -> None:
+    (jobs / "06_more.sh").symlink_to("nowhere")
+    with pytest.raises(StorageError, match=r"06_more\.sh"):
+        status_of(jobs)
+
+
+def test_commands_can_be_copied_and_tasks_with_one_cause_take_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "my folder"
+    folder.mkdir()
+    jobs = written(folder, cluster(parts=4)).folder
+    (jobs / "submitted.txt").write_text("03_preprocess_16.sh 13 12\n", encoding="utf-8")
+    monkeypatch.setenv("PATH", commands(folder / "bin", {}))
+    slurm_says(jobs, {}, ended="JobState=CANCELLED")
+    text = status_of(jobs)[0].text()
+    assert f"bash '{jobs}/submit.sh'" in text
+    assert text.count("preprocess_16, task") == 1 and "preprocess_16, tasks 0,1,2,3 (job 13): cancelled" in text
 
 
 def test_scripts_that_were_never_submitted(jobs: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,8 @@ import pytest
 from nnunet_pt.core.errors import PlansError, PredictionError, UsageError
 from nnunet_pt.evaluation import best_configuration
 from nnunet_pt.evaluation.best_configuration import Selection, SelectionRequest, find_best_configuration
+from nnunet_pt.evaluation.crossval import ModelName
+from nnunet_pt.evaluation.instructions import inference_instructions
 
 FOLDS = {0: ["a1"], 1: ["b2"], 2: ["c3"]}
 ENSEMBLE = "ensemble___nnUNetTrainer__nnUNetPlans__2d___nnUNetTrainer__nnUNetPlans__3d_fullres___0_1_2"
@@ -246,3 +250,11 @@ def test_a_label_that_is_in_no_case_leaves_nothing_to_compare(
         found = find(three)
     assert "no mean Dice is defined" in caplog.text
     assert found.best is found.candidates[0]
+
+
+def test_instructions_can_be_copied_whatever_the_folder_is_called() -> None:
+    model = ModelName(trainer="nnUNetTrainer", plans="nnUNetPlans", configuration="2d")
+    file = Path("/my results/model/postprocessing.pkl")
+    words = shlex.split(inference_instructions("Dataset007_Small", [(model, None)], [0], file).splitlines()[-1])
+    assert words[words.index("-pp_pkl_file") + 1] == str(file)
+    assert words[words.index("-plans_json") + 1] == "/my results/model/plans.json"

@@ -207,6 +207,23 @@ def test_references_without_prediction(request_: EvaluateRequest) -> None:
     assert same(request_, expected)
 
 
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_predictions_that_come_part_by_part(request_: EvaluateRequest, order: tuple[int, ...], tmp_path: Path) -> None:
+    """One that is missing as long as its part was not done is no reference without prediction."""
+    (request_.predictions / "b.nii.gz").unlink()  # part 1 has no other case
+    evaluate(replace(request_, chill=True))
+    expected = (request_.predictions / "summary.json").read_bytes()
+    (request_.predictions / "summary.json").unlink()
+    request_.predictions.rename(tmp_path / "later")
+    request_.predictions.mkdir()
+    for number in order:
+        for case in (("a", "c"), (), ("b-1",))[number]:
+            (tmp_path / "later" / f"{case}.nii.gz").rename(request_.predictions / f"{case}.nii.gz")
+        result = part(request_, number, chill=True)
+        assert result.path.exists() == (number == order[-1])
+    assert same(request_, expected)
+
+
 def test_predictions_without_reference(request_: EvaluateRequest) -> None:
     (request_.references / "b.nii.gz").unlink()
     part(request_, 0)

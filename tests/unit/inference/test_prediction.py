@@ -188,6 +188,19 @@ def test_parts_together_are_the_whole_and_keep_their_reports(bench: Bench) -> No
     assert list(bench.report("prediction_report_part_1_of_2.json")["cases"]) == ["b"]
 
 
+def test_parts_that_do_not_belong_together_are_told(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.predict()
+    bench.predict(num_parts=2, part_id=0)
+    bench.predict(num_parts=2, part_id=1)
+    bench.predict(num_parts=2, part_id=1)
+    assert "belong together" not in caplog.text
+    bench.predict(num_parts=2, part_id=1, folds=(1,), step_size=0.75)
+    assert "part 0 of 2, begun" in caplog.text and "folds ['0'], step_size 0.5" in caplog.text
+    caplog.clear()
+    bench.predict(num_parts=3, part_id=2)
+    assert "part 0 of 2, begun" in caplog.text and "-num_parts 2" in caplog.text
+
+
 def test_a_part_without_cases_is_no_error(bench: Bench) -> None:
     report = bench.predict(num_parts=5, part_id=4)
     assert not report.cases and "0 cases predicted" in report.summary()

@@ -348,3 +348,10 @@ def test_the_command(
     assert main(line) == 0
     assert f"to {node} ($SLURM_TMPDIR), from where this training reads" in capsys.readouterr().out
     assert len(list(node.rglob("*.b2nd"))) == 12
+
+
+def test_no_folder_at_all(capsys: pytest.CaptureFixture[str]) -> None:
+    """As of a variable that is not set; it would be the current folder."""
+    with pytest.raises(SystemExit) as raised:
+        main(["7", "3d_fullres", "0", "-scratch", ""])
+    assert raised.value.code == 2 and "argument -scratch: is empty" in capsys.readouterr().err

@@ -52,6 +52,31 @@ def test_preprocessed_data_missing(tiny: TinyTraining, configuration: str, empty
     assert "nnUNetv2_preprocess -d 7 -plans_name nnUNetPlans -c 3d_fullres" in str(error)
 
 
+def test_preprocessing_in_parts_that_is_not_complete(tiny: TinyTraining) -> None:
+    parts = tiny.dataset.preprocessed / "nnUNetPlans_3d_fullres.parts"
+    parts.mkdir()
+    error = refused(tiny)
+    assert isinstance(error, StorageError) and str(parts) in str(error)
+    assert "nnUNetv2_preprocess -d 7 -plans_name nnUNetPlans -c 3d_fullres" in str(error)
+    assert not (tiny.dataset.preprocessed / "splits_final.json").exists()
+    tiny.task(continue_training=True)
+
+
+def test_folds_of_less_cases_than_there_are(tiny: TinyTraining, caplog: pytest.LogCaptureFixture) -> None:
+    tiny.task(fold="all")
+    assert not caplog.records
+    path = tiny.dataset.preprocessed / "dataset.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"numTraining": len(CASES) + 3}))
+    for fold in ("all", 0):
+        caplog.clear()
+        tiny.task(fold=fold)
+        assert f"Of {len(CASES) + 3} training cases in dataset.json {len(CASES)} are preprocessed" in caplog.text
+    assert "splits_final.json" in caplog.text
+    caplog.clear()
+    tiny.task(fold=1)  # the folds are what they are
+    assert not caplog.records
+
+
 def test_incomplete_case_is_named(tiny: TinyTraining) -> None:
     (tiny.dataset.preprocessed / "nnUNetPlans_3d_fullres" / "a_seg.b2nd").unlink()
     with pytest.raises(StorageError, match="incomplete or missing: a\n") as caught:
