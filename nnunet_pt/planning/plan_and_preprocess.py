@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from nnunet_pt.core.console import get_logger
-from nnunet_pt.core.errors import UsageError
+from nnunet_pt.core.errors import NnunetError, UsageError
 from nnunet_pt.core.files import json_text
 from nnunet_pt.core.settings import Workspace
 from nnunet_pt.core.workers import CaseFailure, Executor
@@ -202,6 +203,26 @@ def plan_and_show(requests: Sequence[PlanRequest], workspace: Workspace) -> tupl
         made.append(PlannedDataset(plans=plans, path=path))
         _log.info(plan_summary(plans))
         _log.debug(json_text(plans.to_json()))
+        _warn_of_tiny_images(plans)
     if any(planned.plans.plans_name == DEFAULT_PLANS for planned in made):
         _log.info(RESIDUAL_HINT)
     return tuple(made)
+
+
+def _warn_of_tiny_images(plans: Plans) -> None:
+    """Say which configurations cannot be trained, before their data are made; nnU-Net plans them without a word."""
+    tiny = [name for name in plans.configurations if _num_stages(plans, name) == 1]
+    if tiny:
+        _log.warning(
+            "%s of %s cannot be trained: the images have too few voxels for a U-Net along the axes with the finest "
+            "spacing, where it needs 8, or 12 if it is one axis alone. Plan for a finer spacing "
+            "(-overwrite_target_spacing, for 3D), or use images of a larger region.",
+            ", ".join(tiny),
+            plans.dataset_name,
+        )
+
+
+def _num_stages(plans: Plans, configuration: str) -> Any:
+    with contextlib.suppress(NnunetError):  # a configuration somebody has added and damaged
+        return plans.configuration(configuration).architecture.arch_kwargs.get("n_stages")
+    return None

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from nnunet_pt.core.console import table
 from nnunet_pt.core.errors import NnunetError
+from nnunet_pt.core.wording import counted
 from nnunet_pt.networks.memory import feature_map_size
 from nnunet_pt.planning.presets import EXPERIMENT_PLANNER, PLANNERS, REFERENCE_BATCH_SIZE, RESIDUAL_L
 from nnunet_pt.plans.plans import Configuration, Plans
@@ -46,7 +47,7 @@ def _row(plans: Plans, name: str, num_outputs: int) -> tuple[str, ...]:
     except NnunetError as error:
         return (name, "not usable:", str(error.found or error.problem).splitlines()[0], *[""] * (len(HEADER) - 3))
     memory = estimated_memory_gb(plans, configuration, num_outputs)
-    kwargs = configuration.architecture.arch_kwargs
+    number = configuration.architecture.arch_kwargs.get("n_stages")
     masks = configuration.use_mask_for_norm
     schemes = [f"{s} (masked)" if m else s for s, m in zip(configuration.normalization_schemes, masks, strict=True)]
     return (
@@ -55,7 +56,7 @@ def _row(plans: Plans, name: str, num_outputs: int) -> tuple[str, ...]:
         str(configuration.batch_size),
         sizes(configuration.spacing),
         sizes(configuration.median_image_size_in_voxels),
-        f"{configuration.architecture.short_name}, {kwargs.get('n_stages', '?')} stages",
+        f"{configuration.architecture.short_name}, {counted(number, 'stage') if number else '? stages'}",
         _pooling(configuration),
         "?" if memory is None else "< 0.1 GB" if memory < 0.1 else f"{memory:.1f} GB",
         _repeated(schemes),

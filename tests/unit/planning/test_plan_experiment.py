@@ -10,6 +10,7 @@ import pytest
 
 from nnunet_pt.core.errors import DatasetError, PlansError, UnknownNameError, UsageError
 from nnunet_pt.core.settings import Workspace
+from nnunet_pt.planning.plan_and_preprocess import plan_and_show
 from nnunet_pt.planning.planner import PlanRequest, plan_experiment
 from nnunet_pt.planning.summary import plan_summary
 
@@ -244,3 +245,13 @@ def test_the_summary_bears_a_damaged_configuration(make_dataset: MakeDataset, wo
     }
     assert "configurations.broken.spacing: is null" in rows["broken"]
     assert "Primus, ? stages" in rows["foreign"]
+
+
+def test_images_too_small_for_a_network_are_told_before_their_data_are_made(
+    make_dataset: MakeDataset, workspace: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = make_dataset(shapes=((5, 7, 6),) * 3, spacings=((1.0, 1.0, 1.0),) * 3)
+    make_dataset(2)
+    plan_and_show([PlanRequest(dataset=1), PlanRequest(dataset=2)], workspace)
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert warning.startswith(f"2d, 3d_fullres of {name} cannot be trained: the images have too few voxels")
