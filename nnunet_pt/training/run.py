@@ -20,6 +20,7 @@ from nnunet_pt.training.recipe import TrainingRecipe, with_overrides
 from nnunet_pt.training.recipe_lookup import find_recipe
 from nnunet_pt.training.requeue import as_continued, job_of, queued_again
 from nnunet_pt.training.sampling import process_share
+from nnunet_pt.training.shared_folder import require_shared
 from nnunet_pt.training.task import RECIPE_FILE, TrainingTask, TrainRequest, prepare
 from nnunet_pt.training.trackers import check_trackers
 from nnunet_pt.training.trainer import Trainer
@@ -89,6 +90,7 @@ def train(request: TrainRequest, workspace: Workspace) -> TrainResult | None:
     try:
         again = queued_again(job if processes.is_main else None, watched)
         with watched as signals, again, process_group(launch, device) as processes:
+            require_shared(task.output_folder, processes)
             process = TrainingProcess(task, (source.trainer_class or Trainer)(task), device, processes, signals)
             summary = process.validate() if request.validation_only else process.train()
     except KeyboardInterrupt:

@@ -85,12 +85,12 @@ def read_from_scratch(
         TrainingStopped: If a signal asked for it.
     """
     place = place_of(task.request, task.workspace.settings)
-    if place is None or task.recipe.synthetic_batch:
+    if task.recipe.synthetic_batch or (place is None and not processes.are_several):
         return task
     cases = sorted({*task.split.train, *task.split.val})
     PatchSource(task.data_folder, cases, previous_stage_folder=task.previous_stage_folder)  # complains of missing ones
     machine, told = os.uname().nodename, []
-    if processes.local_rank == 0:
+    if place is not None and processes.local_rank == 0:
         try:
             done = _copy(place, task, cases, processes, signals)
             told = [f"\t{machine}: {done}" if processes.are_several else f"\t{done}"]
@@ -100,14 +100,15 @@ def read_from_scratch(
             if not place.automatic:
                 raise
             told = [f"{machine}\t{error}"]
+    # Also where there is no place: nodes differ, and all processes must take part in this
     problems: dict[str, str] = {}
     for name, _, text in (outcome.partition("\t") for outcome in processes.collect(told)):
         if name:
             problems[name] = text
-            monitor.warn(f"{name} reads from the shared folder, not from {place}.\n{text}")
+            monitor.warn(f"{name} reads from the shared folder.\n{text}")
         else:
             monitor.log(text)
-    if machine in problems:
+    if place is None or machine in problems:
         return task
     previous = task.previous_stage_folder
     return replace(

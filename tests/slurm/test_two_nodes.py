@@ -63,6 +63,13 @@ def test_the_job_scripts_train_on_two_nodes(planned: World) -> None:
     assert "nnUNetv2_train 902 2d 0" in log and log.count("Training done.") == 1
 
 
+def test_results_that_nodes_do_not_share_are_explained_before_the_training(planned: World) -> None:
+    script = """if [ "$SLURM_PROCID" = 1 ]; then export nnUNet_results=$PWD/elsewhere; fi; exec "$@" """
+    said = planned.run(*ON_TWO_NODES, "bash", "-c", script, "-", *TRAIN, "-tr", "trainers.py:Tiny", status=1)
+    assert "Not all machines of this training see the same folder" in said
+    assert not list(fold_of(planned).iterdir())
+
+
 OWN_SCRIPT = """#!/bin/bash
 #SBATCH --nodes=2 --ntasks-per-node=1 --mem=400M --time=10 --output=job.out --open-mode=append
 #SBATCH --signal=USR1@300 --requeue

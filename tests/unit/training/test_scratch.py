@@ -317,6 +317,15 @@ def test_one_process_of_each_node_copies(tiny: TinyTraining, tmp_path: Path, mon
     assert task.local_data_folder is None
 
 
+def test_a_node_without_a_disk_listens_to_those_that_have_one(
+    tiny: TinyTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would take what they say for something that comes later."""
+    monkeypatch.setattr(Processes, "collect", lambda _, texts: [*texts, "\tCopied 3 files"])
+    task, said = prepared(tiny.task(), processes=Processes(rank=1, world_size=2))
+    assert said.lines == ["Copied 3 files"] and task.local_data_folder is None
+
+
 def test_where_copies_go(tiny: TinyTraining, tmp_path: Path) -> None:
     node, missing = Settings(node_scratch=tmp_path), Settings(node_scratch=tmp_path / "missing")
     assert place_of(tiny.request(), Settings()) is None
