@@ -255,7 +255,7 @@ def add_running(parser: ArgumentParser) -> None:
         "there; none: they are read from nnUNet_preprocessed (default: $SLURM_TMPDIR if the cluster has it)",
     )
     arguments.group(parser, arguments.WRITTEN).add_argument(
-        "--tensorboard", action="store_true", help="write files for TensorBoard (pip install nnunet-pt[tensorboard])"
+        "--tensorboard", action="store_true", help="write files for TensorBoard (pip install 'nnunet-pt[tensorboard]')"
     )
 
 
