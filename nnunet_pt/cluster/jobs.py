@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from nnunet_pt.cluster.settings import ClusterSettings, Kind
 from nnunet_pt.core.errors import UsageError
 from nnunet_pt.core.settings import Workspace
+from nnunet_pt.core.value_types import check_fields
 from nnunet_pt.dataset.cases import resolve_dataset_name
 from nnunet_pt.planning.presets import PLANNERS
 from nnunet_pt.training.recipe_lookup import find_recipe
@@ -102,6 +103,7 @@ class WorkflowRequest:
     pretraining: HowToTrain = HowToTrain()
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for what, values in (("-c", self.configurations), ("-f", self.folds)):
             twice = sorted({str(v) for v in values if values.count(v) > 1})
             if twice or not values:
