@@ -32,7 +32,7 @@ class TrainingOptions(TypedDict, total=False):
         fix_token_axes: Correct the order of axes in transformers of nnssl's EvaMAE family.
         allow_little_transfer: Train even if less than half of the encoder finds its weights.
         keep_optimizer: Take over the optimiser's state from ``pretrained_weights``, too.
-        freeze: Layers that stay as they are, for example ``["encoder.stem", "encoder.stages.0-1"]``.
+        freeze: Layers that stay as they are, for example ``["encoder.stages.0-1"]``.
         freeze_epochs: Epochs after which they are trained, too; None for never.
         lr_factors: Layers with a learning rate of their own, for example ``["encoder=0.1"]``.
         epochs: Number of epochs, instead of the trainer's.

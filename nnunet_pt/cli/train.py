@@ -172,7 +172,7 @@ def add_layers(parser: ArgumentParser) -> None:
         "-freeze",
         metavar="LAYERS",
         nargs="+",
-        help="layers that stay as they are, for example  encoder.stem encoder.stages.0-1  (default: none)",
+        help="layers that stay as they are, for example  encoder.stages.0-1  (default: none)",
     )
     group.add_argument(
         "-freeze_epochs",
