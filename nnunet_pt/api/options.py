@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import types
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from numbers import Integral, Real
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, TypedDict, Union, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, TypedDict, get_type_hints
 
-from nnunet_pt.core.errors import UsageError
+from nnunet_pt.core.value_types import check_types
 from nnunet_pt.training.request import Policy, Precision
 
 _TUPLES = frozenset({"transfer_layers", "freeze", "lr_factors"})
@@ -34,7 +32,7 @@ class TrainingOptions(TypedDict, total=False):
         fix_token_axes: Correct the order of axes in transformers of nnssl's EvaMAE family.
         allow_little_transfer: Train even if less than half of the encoder finds its weights.
         keep_optimizer: Take over the optimiser's state from ``pretrained_weights``, too.
-        freeze: Layers that stay as they are, for example ``["encoder.stem", "encoder.stages.0-1"]``.
+        freeze: Layers that stay as they are, for example ``["encoder.stages.0-1"]``.
         freeze_epochs: Epochs after which they are trained, too; None for never.
         lr_factors: Layers with a learning rate of their own, for example ``["encoder=0.1"]``.
         epochs: Number of epochs, instead of the trainer's.
@@ -73,7 +71,7 @@ class TrainingOptions(TypedDict, total=False):
     precision: Precision | None
     augment_on: Literal["cpu", "gpu"]
     save_every_minutes: float
-    scratch: Path | Literal["none"] | None
+    scratch: str | Path | None
     tensorboard: bool
     progress: bool
     num_workers: int | None
@@ -94,50 +92,14 @@ def check_names(options: Mapping[str, Any]) -> None:
             raise TypeError(f"nnunet_training() got an unexpected keyword argument {name!r}{hint}")
 
 
-def check_types(arguments: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+def check_values(arguments: Mapping[str, Any], options: Mapping[str, Any]) -> None:
     """Refuse values that are of another type than they should be, which no later check expects.
 
     Raises:
         UsageError: Names all of them.
     """
     hints = {**_ARGUMENT_TYPES, **get_type_hints(TrainingOptions)}
-    findings = [
-        f"{name}={value!r}, expected {_text(hints[name])}"
-        for name, value in {**arguments, **options}.items()
-        if not _fits(value, hints[name])
-    ]
-    if findings:
-        raise UsageError("nnunet_training was called with wrong types.", found="\n            ".join(findings))
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of a type; as numbers and paths those of other packages are welcome, too."""
-    origin = get_origin(hint)
-    if origin in (Union, types.UnionType):
-        return any(_fits(value, one) for one in get_args(hint))
-    if origin is Literal:  # which of them there are is said where they are used
-        return isinstance(value, str)
-    if origin is Sequence:
-        return isinstance(value, Iterable) and not isinstance(value, str) and all(isinstance(v, str) for v in value)
-    if hint in (int, float):
-        return isinstance(value, Integral if hint is int else Real) and not isinstance(value, bool)
-    return isinstance(value, (str, Path) if hint is Path else hint)
-
-
-def _text(hint: Any) -> str:
-    return " or ".join(dict.fromkeys(_texts(hint)))
-
-
-def _texts(hint: Any) -> Iterator[str]:
-    """The words of a Python programmer for a type and the parts of a union."""
-    origin = get_origin(hint)
-    if origin in (Union, types.UnionType):
-        for one in get_args(hint):
-            yield from _texts(one)
-    elif origin is Literal:
-        yield from map(repr, get_args(hint))
-    else:
-        yield "None" if hint is type(None) else "a list of str" if origin is Sequence else hint.__name__
+    check_types("nnunet_training", {**arguments, **options}, hints)
 
 
 def of_training(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nnunet_pt.api.folds import FoldTraining
-from nnunet_pt.api.options import TrainingOptions, check_names, check_types, of_preparation, of_training
+from nnunet_pt.api.options import TrainingOptions, check_names, check_values, of_preparation, of_training
 from nnunet_pt.api.preparation import Preparation, number_of
 from nnunet_pt.api.results import TrainingFailure, TrainingMetrics, TrainingOutcome, TrainingSuccess, finite, mean_of
 from nnunet_pt.api.surroundings import surroundings_kept
@@ -103,7 +103,7 @@ def nnunet_training(
         "pretrained_weights": pretrained_weights,
     }
     try:
-        check_types(arguments, options)
+        check_values(arguments, options)
         asked: dict[str, Any] = {
             "configuration": configuration,
             "trainer": trainer or DEFAULT_TRAINER,

@@ -27,7 +27,7 @@ def add_dask(parser: ArgumentParser) -> None:
         "--dask",
         metavar="ADDRESS",
         help="work on the cases on the workers of a Dask cluster; the address of its scheduler, for example "
-        "tcp://host:8786; needs  pip install nnunet-pt[cluster]  (default: work on this machine)",
+        "tcp://host:8786; needs  pip install 'nnunet-pt[cluster]'  (default: work on this machine)",
     )
     running.add_argument(
         "--dask_slurm",

@@ -172,7 +172,7 @@ def add_layers(parser: ArgumentParser) -> None:
         "-freeze",
         metavar="LAYERS",
         nargs="+",
-        help="layers that stay as they are, for example  encoder.stem encoder.stages.0-1  (default: none)",
+        help="layers that stay as they are, for example  encoder.stages.0-1  (default: none)",
     )
     group.add_argument(
         "-freeze_epochs",
@@ -255,7 +255,7 @@ def add_running(parser: ArgumentParser) -> None:
         "there; none: they are read from nnUNet_preprocessed (default: $SLURM_TMPDIR if the cluster has it)",
     )
     arguments.group(parser, arguments.WRITTEN).add_argument(
-        "--tensorboard", action="store_true", help="write files for TensorBoard (pip install nnunet-pt[tensorboard])"
+        "--tensorboard", action="store_true", help="write files for TensorBoard (pip install 'nnunet-pt[tensorboard]')"
     )
 
 

@@ -10,6 +10,7 @@ from nnunet_pt.cluster.settings import ClusterSettings, Kind
 from nnunet_pt.core.console import get_logger
 from nnunet_pt.core.errors import UsageError
 from nnunet_pt.core.settings import Workspace
+from nnunet_pt.core.value_types import check_fields
 from nnunet_pt.dataset.cases import resolve_dataset_name
 from nnunet_pt.planning.presets import PLANNERS
 from nnunet_pt.preprocessing.splits import NUM_FOLDS, SPLITS_FILE, load_splits
@@ -108,6 +109,7 @@ class WorkflowRequest:
     pretraining: HowToTrain = HowToTrain()
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for what, values in (("-c", self.configurations), ("-f", self.folds)):
             twice = sorted({str(v) for v in values if values.count(v) > 1})
             if twice or not values:

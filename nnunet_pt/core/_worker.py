@@ -27,6 +27,7 @@ LENGTH = struct.Struct("!Q")
 RESULT, ERROR = b"R", b"E"
 WATCH_INTERVAL_S = 0.5
 CLEAN_UP_S = 3.0
+_is_importing = False  # what the function of a request needs
 
 
 class _Terminated(BaseException):
@@ -95,13 +96,23 @@ def answer_to(request: bytearray) -> tuple[bytes, bytes]:
     """Run one request; the answer is its kind and a pickled result, or a description of the exception."""
     try:
         function, argument = pickle.loads(request)
-        function = pickle.loads(function)
+        function = _resolved(function)
         request.clear()
         return RESULT, pickle.dumps(function(pickle.loads(argument)), protocol=pickle.HIGHEST_PROTOCOL)
     except _Terminated:
         raise
     except BaseException as error:  # a SystemExit of the task must not end the worker without a word
         return ERROR, _describe(error)
+
+
+def _resolved(function: bytes) -> Any:
+    """Unpickle the function of a request, which imports its module and so perhaps large packages."""
+    global _is_importing
+    _is_importing = True
+    try:
+        return pickle.loads(function)
+    finally:
+        _is_importing = False
 
 
 def _describe(error: BaseException) -> bytes:
@@ -191,6 +202,8 @@ def _resident_memory() -> str:
 
 def _on_terminate(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not disturb the cleaning up
+    if _is_importing:  # nothing to clean up, and packages written in C++ abort with pages of text at an exception
+        _die_of_sigterm()
     raise _Terminated
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MANY_NAMES = 30
+
 
 class NnunetError(Exception):
     """A problem the user can solve.
@@ -132,9 +134,11 @@ class UnknownNameError(NnunetError):
 
     @classmethod
     def of(cls, kind: str, name: str, known: Iterable[str], remedy: str | None = None) -> UnknownNameError:
-        """Build the error with the most similar known names as suggestions."""
+        """Build the error with the most similar known names as suggestions; very many others are not listed then."""
         names = sorted(known)
         lowered = {n.lower(): n for n in names}
         similar = [lowered[n] for n in difflib.get_close_matches(name.lower(), list(lowered), n=3, cutoff=0.5)]
         advice = remedy or (f"did you mean {' or '.join(similar)}?" if similar else "use one of the expected names")
-        return cls(f"There is no {kind} called {name!r}.", expected=", ".join(names) or "(none)", remedy=advice)
+        too_many = bool(similar) and remedy is None and len(names) > MANY_NAMES
+        listed = None if too_many else ", ".join(names) or "(none)"
+        return cls(f"There is no {kind} called {name!r}.", expected=listed, remedy=advice)

@@ -31,6 +31,7 @@ def storage_error(error: OSError, path: Path) -> StorageError:
         errno.EROFS: ("the file system is read-only", "choose a folder that can be written"),
         errno.ENOENT: ("no such file or folder", "check the path"),
         errno.EEXIST: ("there is something else of this name", "remove it, or choose another name"),
+        errno.EISDIR: ("there is a folder of this name", "name a file"),
         errno.ENOTDIR: ("a part of the path is a file, not a folder", "check the path"),
     }
     found, remedy = reasons.get(error.errno or 0, (error.strerror or str(error), "check the file system"))

@@ -106,14 +106,17 @@ def resolve_dataset_name(dataset: int | str, workspace: Workspace) -> str:
     where = ", ".join(map(str, workspace.existing_roots()))
     if text.startswith(DATASET_PREFIX):
         if text not in folders:
-            raise DatasetError(f"There is no dataset called {text} in {where}.", found=known)
+            raise DatasetError(f"There is no dataset called {text} in {where}.", found=known, remedy=_absent(workspace))
         return text
     if not re.fullmatch("[0-9]+", text):
         raise UsageError(f"{text!r} is no dataset.", expected="a number, or a name like Dataset004_Hippocampus")
     prefix = re.compile(f"{DATASET_PREFIX}{int(text):03d}(?![0-9])")
     names = [name for name in folders if prefix.match(name)]
     if not names:
-        raise DatasetError(f"There is no dataset with the number {int(text)} in {where}.", found=known)
+        number = int(text)
+        raise DatasetError(
+            f"There is no dataset with the number {number} in {where}.", found=known, remedy=_absent(workspace)
+        )
     if len(names) > 1:
         raise DatasetError(
             f"The dataset number {int(text)} is used more than once.",
@@ -122,6 +125,12 @@ def resolve_dataset_name(dataset: int | str, workspace: Workspace) -> str:
             remedy="rename or move all but one, or give the full name",
         )
     return names[0]
+
+
+def _absent(workspace: Workspace) -> str | None:
+    """What to do about the raw folder if it is not there, which nobody looks for."""
+    raw = workspace.settings.raw
+    return None if raw is None or raw.is_dir() else f"{raw} does not exist: create the folder, or correct nnUNet_raw"
 
 
 def training_cases(raw_dataset_folder: Path, description: DatasetDescription) -> tuple[Case, ...]:

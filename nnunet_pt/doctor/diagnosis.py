@@ -8,6 +8,7 @@ from typing import Any
 
 from nnunet_pt.core.errors import SettingsError
 from nnunet_pt.core.settings import Settings, Workspace
+from nnunet_pt.core.value_types import check_fields
 from nnunet_pt.doctor.findings import Finding
 from nnunet_pt.doctor.folders import check_folders
 from nnunet_pt.doctor.gpu import TorchBuild, check_gpus
@@ -43,6 +44,9 @@ class DoctorRequest:
     device: str | None = None
     time_limit_s: float = DEFAULT_TIME_LIMIT_S
     progress: bool = True
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

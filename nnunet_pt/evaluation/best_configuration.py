@@ -13,6 +13,7 @@ from nnunet_pt.core.console import get_logger, table
 from nnunet_pt.core.errors import PredictionError, UsageError
 from nnunet_pt.core.files import copy_file, remove_leftovers, write_json, write_text
 from nnunet_pt.core.settings import Workspace
+from nnunet_pt.core.value_types import check_fields
 from nnunet_pt.dataset.cases import listed, resolve_dataset_name
 from nnunet_pt.dataset.description import FILE_NAME as DATASET_FILE
 from nnunet_pt.dataset.description import DatasetDescription
@@ -68,6 +69,9 @@ class SelectionRequest:
     overwrite: bool = True
     num_processes: int = 0
     progress: bool = True
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

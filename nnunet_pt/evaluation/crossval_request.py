@@ -10,6 +10,7 @@ from nnunet_pt.core.errors import StorageError, UsageError
 from nnunet_pt.core.files import read_json
 from nnunet_pt.core.resources import default_num_processes
 from nnunet_pt.core.settings import Workspace
+from nnunet_pt.core.value_types import check_fields
 from nnunet_pt.core.wording import counted
 from nnunet_pt.dataset.cases import resolve_dataset_name
 from nnunet_pt.evaluation.crossval import Folds, ModelName, accumulate, crossval_folder_name, references_folder
@@ -48,6 +49,7 @@ class CrossvalRequest:
     progress: bool = True
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.folds:
             raise UsageError("There are no folds to put together.", expected="numbers of folds, for example 0 1 2 3 4")
 

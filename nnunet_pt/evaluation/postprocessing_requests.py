@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from nnunet_pt.core.resources import default_num_processes
+from nnunet_pt.core.value_types import check_fields
 from nnunet_pt.core.workers import CaseFailure
 from nnunet_pt.dataset.description import FILE_NAME as DATASET_FILE
 from nnunet_pt.dataset.description import DatasetDescription
@@ -39,6 +40,9 @@ class FindPostprocessingRequest:
     keep_files: bool = True
     num_processes: int | None = None
     progress: bool = True
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 def find_postprocessing(request: FindPostprocessingRequest) -> Postprocessing:
@@ -83,6 +87,9 @@ class PostprocessRequest:
     num_processes: int | None = None
     on_failure: Literal["stop", "continue"] = "stop"
     progress: bool = True
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

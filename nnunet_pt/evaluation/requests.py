@@ -12,6 +12,7 @@ from nnunet_pt.core.executor import Executor
 from nnunet_pt.core.files import storage_errors
 from nnunet_pt.core.parts import WHOLE, Part
 from nnunet_pt.core.resources import default_num_processes
+from nnunet_pt.core.value_types import check_fields
 from nnunet_pt.core.wording import counted
 from nnunet_pt.dataset.description import DatasetDescription
 from nnunet_pt.dataset.images.base import ImageReaderWriter
@@ -62,6 +63,7 @@ class EvaluateRequest:
     executor: Executor | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         Part(number=self.part_id, total=self.num_parts)  # complains if there is no such part
         if self.output is not None and self.output.suffix != ".json":
             raise UsageError("The output of an evaluation is a JSON file.", found=self.output, expected="*.json")

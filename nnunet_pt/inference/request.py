@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from nnunet_pt.core.errors import UsageError
 from nnunet_pt.core.parts import Part
+from nnunet_pt.core.value_types import check_fields
 
 ARGUMENTS_FILE = "predict_from_raw_data_args.json"
 
@@ -61,6 +62,7 @@ class PredictRequest:
     progress: bool = True
 
     def __post_init__(self) -> None:
+        check_fields(self)
         Part(number=self.part_id, total=self.num_parts)  # complains if there is no such part
         forbidden = dict.fromkeys(self.inputs, "-i") | {self.model_folder: "the model's folder"}
         if self.previous_stage is not None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_pt.core.value_types import check_fields
 from nnunet_pt.inference.inputs import InputCase
 from nnunet_pt.inference.orientation import Reorientation
 from nnunet_pt.networks.precision import PrecisionName
@@ -40,6 +41,9 @@ class PredictionOptions:
     results_on_device: bool = True
     tiles_per_batch: int | None = None
     keep_orientation: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from nnunet_pt.core.parts import WHOLE, Part, PartNotes, names_in
 from nnunet_pt.core.registry import Registry
 from nnunet_pt.core.resources import default_num_processes
 from nnunet_pt.core.settings import Workspace
+from nnunet_pt.core.value_types import check_fields
 from nnunet_pt.core.wording import counted
 from nnunet_pt.core.workers import CaseFailure, CaseTask, Executor, map_cases, map_in_threads
 from nnunet_pt.dataset.cases import Case, resolve_dataset_name, training_cases
@@ -79,6 +80,7 @@ class FingerprintRequest:
     executor: Executor | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         self.part.require_no_clean(self.clean)
 
     @property

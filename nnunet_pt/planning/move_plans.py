@@ -11,6 +11,7 @@ from nnunet_pt.core.console import get_logger
 from nnunet_pt.core.errors import NnunetError, PlansError, UsageError
 from nnunet_pt.core.files import copy_file
 from nnunet_pt.core.settings import Workspace
+from nnunet_pt.core.value_types import check_fields
 from nnunet_pt.core.wording import counted
 from nnunet_pt.dataset.cases import resolve_dataset_name
 from nnunet_pt.dataset.description import FILE_NAME as DATASET_FILE
@@ -60,6 +61,9 @@ class MovePlansRequest:
     target_plans: str | None = None
     force: bool = False
     fit: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from nnunet_pt.core.console import get_logger
 from nnunet_pt.core.errors import NnunetError, UsageError
 from nnunet_pt.core.files import json_text
 from nnunet_pt.core.settings import Workspace
+from nnunet_pt.core.value_types import check_fields
 from nnunet_pt.core.workers import CaseFailure, Executor
 from nnunet_pt.dataset.cases import resolve_dataset_name
 from nnunet_pt.planning.fingerprint_extractor import FingerprintRequest, FingerprintResult, extract_fingerprint
@@ -81,6 +82,7 @@ class PlanAndPreprocessRequest:
     executor: Executor | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.datasets:
             raise UsageError("There are no datasets to prepare.", expected="numbers or names of datasets")
         if self.preprocess:

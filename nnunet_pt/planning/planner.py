@@ -11,6 +11,7 @@ from nnunet_pt.core.console import get_logger
 from nnunet_pt.core.errors import DatasetError, NnunetError, PlansError, UsageError
 from nnunet_pt.core.files import copy_file, read_json
 from nnunet_pt.core.settings import Workspace
+from nnunet_pt.core.value_types import check_fields
 from nnunet_pt.core.wording import counted
 from nnunet_pt.dataset.cases import resolve_dataset_name, training_cases
 from nnunet_pt.dataset.description import FILE_NAME as DATASET_FILE
@@ -46,6 +47,9 @@ class PlanRequest:
     preprocessor_name: str = "DefaultPreprocessor"
     overwrite_target_spacing: tuple[float, ...] | None = None
     plans_name: str | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 def plan_experiment(request: PlanRequest, workspace: Workspace) -> Plans:

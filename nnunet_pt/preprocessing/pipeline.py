@@ -15,6 +15,7 @@ from nnunet_pt.core.parts import WHOLE, Part, PartNotes
 from nnunet_pt.core.registry import Registry
 from nnunet_pt.core.resources import available_cpus
 from nnunet_pt.core.settings import Workspace
+from nnunet_pt.core.value_types import check_fields
 from nnunet_pt.core.workers import CaseFailure, CaseTask, Executor, map_cases, map_in_threads
 from nnunet_pt.dataset.cases import Case, resolve_dataset_name, training_cases
 from nnunet_pt.dataset.description import FILE_NAME as DATASET_FILE
@@ -84,6 +85,7 @@ class PreprocessRequest:
     executor: Executor | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         self.part.require_no_clean(self.clean)
 
     @property

@@ -10,6 +10,7 @@ from nnunet_pt.core.console import get_logger
 from nnunet_pt.core.errors import DatasetError, NnunetError, UsageError
 from nnunet_pt.core.resources import default_num_processes
 from nnunet_pt.core.settings import Workspace
+from nnunet_pt.core.value_types import check_fields
 from nnunet_pt.core.workers import CaseFailure, CaseTask, map_cases, map_in_threads
 from nnunet_pt.dataset.cases import discover_training_cases, listed, resolve_dataset_name, training_cases
 from nnunet_pt.dataset.description import FILE_NAME, DatasetDescription
@@ -53,6 +54,9 @@ class DatasetReportOptions:
     num_processes: int | None = None
     max_ram_gb: float | None = None
     progress: bool = True
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

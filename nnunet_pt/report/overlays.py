@@ -13,6 +13,7 @@ from nnunet_pt.core.errors import DatasetError, ImageError, NnunetError, UsageEr
 from nnunet_pt.core.files import atomic_path, make_folder
 from nnunet_pt.core.resources import default_num_processes
 from nnunet_pt.core.settings import Workspace
+from nnunet_pt.core.value_types import check_fields
 from nnunet_pt.core.workers import CaseFailure, CaseTask, map_cases
 from nnunet_pt.dataset.cases import Case, resolve_dataset_name, training_cases
 from nnunet_pt.dataset.description import FILE_NAME, DatasetDescription
@@ -62,6 +63,9 @@ class OverlayRequest:
     intensity: float = DEFAULT_INTENSITY
     num_processes: int | None = None
     progress: bool = True
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

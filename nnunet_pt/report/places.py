@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,8 @@ def plans_path(reference: str, plans_name: str, workspace: Workspace) -> Path:
         return path
     if not reference.isdecimal() and (path / "plans.json").is_file():
         return path / "plans.json"
+    if os.sep in reference and path.is_dir():
+        raise UsageError(f"There is no plans.json in {path}.", expected="the folder of a model, or a plans file")
     return workspace.preprocessed / resolve_dataset_name(reference, workspace) / f"{plans_name}.json"
 
 

@@ -19,6 +19,7 @@ from nnunet_pt.core.console import get_logger
 from nnunet_pt.core.errors import ArchiveError, UsageError
 from nnunet_pt.core.files import make_folder, storage_errors, temporary_folder
 from nnunet_pt.core.settings import Workspace
+from nnunet_pt.core.value_types import check_fields
 from nnunet_pt.sharing.archive import GIGABYTE, MEGABYTE, PIECE, byte_progress, size_text
 from nnunet_pt.sharing.install_model import InstallRequest, InstallResult, check_space, clean, install_model
 
@@ -47,6 +48,9 @@ class DownloadRequest:
     force: bool = False
     max_gb: float | None = None
     progress: bool = True
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):

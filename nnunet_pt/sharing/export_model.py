@@ -13,6 +13,7 @@ from nnunet_pt.core.console import get_logger
 from nnunet_pt.core.errors import ArchiveError, UsageError
 from nnunet_pt.core.files import atomic_path, remove_leftovers, storage_errors, temporary_folder
 from nnunet_pt.core.settings import Workspace
+from nnunet_pt.core.value_types import check_fields
 from nnunet_pt.dataset.cases import resolve_dataset_name, shortened
 from nnunet_pt.plans.plans import Plans
 from nnunet_pt.sharing import layout
@@ -53,6 +54,9 @@ class ExportRequest:
     with_predictions: bool = False
     small: bool = False
     progress: bool = True
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from nnunet_pt.core.console import get_logger
 from nnunet_pt.core.errors import ArchiveError, StorageError
 from nnunet_pt.core.files import make_folder, remove_leftovers, storage_errors, temporary_folder
 from nnunet_pt.core.settings import Workspace
+from nnunet_pt.core.value_types import check_fields
 from nnunet_pt.dataset.cases import dataset_folders, shortened
 from nnunet_pt.sharing import layout
 from nnunet_pt.sharing.archive import (
@@ -52,6 +53,9 @@ class InstallRequest:
     force: bool = False
     max_gb: float | None = None
     progress: bool = True
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def limits(self) -> Limits:
         """The limits for the archive's content."""

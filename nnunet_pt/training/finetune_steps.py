@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 
 from nnunet_pt.core.console import event, get_logger
 from nnunet_pt.core.settings import Workspace
+from nnunet_pt.core.value_types import check_fields
 from nnunet_pt.planning.pretrained_plans import AdaptationMode, Normalization
 from nnunet_pt.training.finetune_source import GivenWeights
 from nnunet_pt.training.recipe_lookup import find_recipe
@@ -44,6 +45,9 @@ class FinetuneRequest:
     normalization: Normalization = "zscore"
     num_workers: int | None = None
     max_ram_gb: float | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 class _Told(Protocol):

@@ -39,7 +39,7 @@ class TrainingRecipe:
             be adapted to another number of channels), the first half with a rising and the second with a falling
             learning rate.
         head_lr_factor: Learning rate during ``head_epochs`` relative to ``initial_lr``.
-        freeze: Layers that stay as they are, normalisation included: names from the beginning (``encoder.stem``), or
+        freeze: Layers that stay as they are, normalisation included: names from the beginning (``encoder.stages``), or
             ranges of them (``encoder.stages.0-2``).
         freeze_epochs: Epochs after which they are trained, too; None for never.
         lr_factors: Layers with a learning rate of their own, relative to that of the others: ``encoder=0.1``. Of

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from nnunet_pt.core.errors import UsageError
+from nnunet_pt.core.value_types import check_fields
 
 Fold = int | Literal["all"]
 Policy = Literal["strict", "match", "adapt"]
@@ -113,6 +114,7 @@ class TrainRequest:
     progress: bool = True
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name, known in _CHOICES.items():
             value = getattr(self, name)
             if value not in known:

@@ -16,6 +16,7 @@ from nnunet_pt.dataset.cases import resolve_dataset_name
 from nnunet_pt.dataset.description import FILE_NAME as DATASET_FILE
 from nnunet_pt.dataset.description import DatasetDescription
 from nnunet_pt.dataset.labels import Labels
+from nnunet_pt.planning.presets import EXPERIMENT_PLANNER, PLANNERS
 from nnunet_pt.plans.configuration import Configuration
 from nnunet_pt.plans.plans import Plans
 from nnunet_pt.preprocessing.manifest import parts_folder
@@ -129,12 +130,11 @@ def prepare(request: TrainRequest, recipe: TrainingRecipe, workspace: Workspace)
     plans_file = dataset_folder / f"{request.plans_name}.json"
     if not plans_file.is_file():
         there = sorted(p.stem for p in dataset_folder.glob("*lans*.json"))
+        command = f"nnUNetv2_plan_and_preprocess -d {number}{_planner_option(request.plans_name)}"
         raise PlansError(
             f"There is no plans file {plans_file}.",
             found=f"these plans: {', '.join(there)}" if there else "no plans at all",
-            remedy=(f"choose one of them with -p, or make it with  nnUNetv2_plan_and_preprocess -d {number}")
-            if there
-            else f"make them with  nnUNetv2_plan_and_preprocess -d {number}",
+            remedy=f"choose one of them with -p, or make it with  {command}" if there else f"make them with  {command}",
         )
     plans = _with_pretraining(Plans.load(plans_file), plans_file, request, recipe, name)
     configuration = _with_sizes(plans.configuration(request.configuration), recipe)
@@ -156,6 +156,14 @@ def prepare(request: TrainRequest, recipe: TrainingRecipe, workspace: Workspace)
         previous_stage_folder=previous_stage_folder(configuration, recipe, plans, results, number),
         workspace=workspace,
     )
+
+
+def _planner_option(plans_name: str) -> str:
+    """How to ask for plans of a name; the default planner needs no option."""
+    planners = [name for name in PLANNERS if PLANNERS[name].plans_name == plans_name]
+    if not planners:
+        return f" -overwrite_plans_name {plans_name}"
+    return "" if EXPERIMENT_PLANNER.name in planners else f" -pl {planners[0]}"
 
 
 def _with_pretraining(plans: Plans, file: Path, request: TrainRequest, recipe: TrainingRecipe, dataset: str) -> Plans:

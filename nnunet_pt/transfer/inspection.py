@@ -11,6 +11,7 @@ from torch import nn
 from nnunet_pt.core.console import table
 from nnunet_pt.core.errors import PlansError
 from nnunet_pt.core.settings import Workspace
+from nnunet_pt.core.value_types import check_fields
 from nnunet_pt.dataset.cases import resolve_dataset_name
 from nnunet_pt.dataset.description import FILE_NAME as DATASET_FILE
 from nnunet_pt.dataset.description import DatasetDescription
@@ -57,6 +58,9 @@ class TargetRequest:
     layers: tuple[str, ...] | None = None
     heads: Literal["auto", "none"] = "auto"
     fix_token_axes: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from nnunet_pt.core.console import get_logger
 from nnunet_pt.core.errors import PlansError, UsageError
 from nnunet_pt.core.files import write_json
 from nnunet_pt.core.settings import Workspace
+from nnunet_pt.core.value_types import check_fields
 from nnunet_pt.core.workers import CaseFailure
 from nnunet_pt.dataset.cases import resolve_dataset_name
 from nnunet_pt.dataset.description import FILE_NAME as DATASET_FILE
@@ -82,6 +83,9 @@ class LikeNnsslRequest(_PlansRequest):
     override_spacing: tuple[float, ...] | None = None
     normalization: Normalization = "zscore"
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LikeDynamicRequest(_PlansRequest):
@@ -92,6 +96,9 @@ class LikeDynamicRequest(_PlansRequest):
     """
 
     base_plans: str = "nnUNetPlans"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

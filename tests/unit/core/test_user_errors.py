@@ -46,6 +46,14 @@ def test_unknown_name_suggests_similar_ones_regardless_of_case() -> None:
     assert error.remedy == "did you mean nnUNetPlannerResEncL?"
 
 
+def test_a_suggestion_is_not_lost_among_very_many_names() -> None:
+    known = [f"Trainer_{number}epochs" for number in range(100)]
+    error = UnknownNameError.of("trainer", "Trainer_7epoch", known)
+    assert error.expected is None and "did you mean Trainer_7epochs" in str(error.remedy)
+    assert str(UnknownNameError.of("trainer", "qqq", known).expected).count(",") == 99
+    assert UnknownNameError.of("trainer", "Trainer_7epoch", known, remedy="look").expected is not None
+
+
 @pytest.mark.parametrize("known", [[], ["something", "else"]])
 def test_unknown_name_without_similar_ones(known: list[str]) -> None:
     assert UnknownNameError.of("planner", "qqq", known).remedy == "use one of the expected names"

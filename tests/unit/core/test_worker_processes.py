@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import signal
 import subprocess
@@ -192,3 +193,40 @@ def test_in_process_executor_runs_here() -> None:
     with InProcessExecutor() as executor:
         assert executor.submit(lambda _: os.getpid(), 0).result(0) == os.getpid()
         assert isinstance(executor.submit(lambda x: 1 // x, 0).exception(0), ZeroDivisionError)
+
+
+SLOW_TO_IMPORT = """
+import os
+import time
+from pathlib import Path
+
+if folder := os.environ.get("SLOW_TO_IMPORT"):
+    (Path(folder) / "begun").touch()
+    try:
+        time.sleep(60)
+    except BaseException:  # where large packages abort, with pages of text
+        (Path(folder) / "interrupted").touch()
+        raise
+
+
+def work(value):
+    return value
+"""
+
+
+def test_a_worker_that_is_ended_while_it_imports_ends_without_an_exception(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slow_to_import.py").write_text(SLOW_TO_IMPORT)
+    monkeypatch.syspath_prepend(tmp_path)
+    work = importlib.import_module("slow_to_import").work
+    monkeypatch.setenv("SLOW_TO_IMPORT", str(tmp_path))
+    executor = LocalExecutor(1)
+    future = executor.submit(work, 3)
+    end = time.monotonic() + 20
+    while not (tmp_path / "begun").exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    executor.close()
+    assert isinstance(future.exception(), WorkerDied)
+    assert (tmp_path / "begun").exists() and not (tmp_path / "interrupted").exists()
+    sys.modules.pop("slow_to_import")

@@ -170,6 +170,14 @@ def test_workspace_without_folders(tmp_path: Path) -> None:
         resolve_dataset_name(4, workspace(tmp_path))
 
 
+@pytest.mark.parametrize("dataset", [77, "Dataset077_X"])
+def test_a_missing_raw_folder_is_named_where_others_are_there(tmp_path: Path, dataset: int | str) -> None:
+    settings = Settings(raw=tmp_path / "typing error", preprocessed=tmp_path)
+    with pytest.raises(DatasetError) as caught:
+        resolve_dataset_name(dataset, Workspace(settings))
+    assert f"{tmp_path / 'typing error'} does not exist" in str(caught.value.remedy)
+
+
 def test_number_of_a_name() -> None:
     assert dataset_id("Dataset016_BraTS") == 16
     for name in ("Task016_BraTS", "Dataset16_X", "Dataset"):

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nnunet_pt.core.errors import DatasetError, TrainingError, UsageError
+from nnunet_pt.core.errors import DatasetError, StorageError, TrainingError, UsageError
 from nnunet_pt.core.settings import Settings, Workspace
 from nnunet_pt.report.places import dataset_report_path, fold_path, plans_path, write_report
 
@@ -29,6 +29,8 @@ def test_plans_by_dataset_file_or_folder(small: Any, tmp_path: Path) -> None:
         plans_path("777", "x", small.workspace)
     with pytest.raises(UsageError, match="nonsense"):
         plans_path("nonsense", "x", small.workspace)
+    with pytest.raises(UsageError, match="There is no plans"):
+        plans_path(str(tmp_path), "x", small.workspace)
 
 
 def test_folds_by_folder_or_by_name(small: Any) -> None:
@@ -53,3 +55,9 @@ def test_a_report_says_where_it_is(tmp_path: Path) -> None:
     result = write_report(tmp_path / "new" / "page.html", "x" * 200_000, "Dataset001")
     assert result.path.read_text() == "x" * 200_000
     assert result.summary() == f"Report on Dataset001 (200 kB): {tmp_path}/new/page.html"
+
+
+def test_a_folder_where_a_file_is_meant(tmp_path: Path) -> None:
+    with pytest.raises(StorageError) as caught:
+        write_report(tmp_path, "<html>", "something")
+    assert caught.value.found == "there is a folder of this name" and str(tmp_path) in str(caught.value)

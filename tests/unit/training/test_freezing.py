@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from tiny_training import unet
 from torch import nn
 
+from nnunet_pt.cli.train import build_parser
 from nnunet_pt.core.errors import TrainingError, UsageError
 from nnunet_pt.networks.build import build_network, with_batch_norm
 from nnunet_pt.plans.plans import Architecture
@@ -238,3 +240,13 @@ def test_state_is_kept_for_what_was_trained_before(optimizer: str) -> None:
         new.grad = gradients[step][0].clone()
         used.step()
     assert torch.equal(first, new)
+
+
+@pytest.mark.parametrize("name", ["PlainConvUNet", "ResidualEncoderUNet"])
+def test_the_example_in_the_help_fits_every_u_net(name: str) -> None:
+    example = re.search(r"stay as they are,\s+for example\s+(.*?)\s+\(default", build_parser().format_help(), re.DOTALL)
+    assert example is not None
+    frozen = recipe(freeze=tuple(example[1].split()))
+    made = network(name)
+    trained = Layers(made, frozen, new_input=False).trained(stage_at(frozen, 0))
+    assert trained and trained < {name for name, _ in made.named_parameters()}

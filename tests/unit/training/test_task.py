@@ -29,6 +29,19 @@ def test_plans_missing(tiny: TinyTraining) -> None:
     assert "nnUNetv2_plan_and_preprocess -d 7" in str(error) and "no plans at all" in str(error)
 
 
+@pytest.mark.parametrize(
+    ("plans_name", "command"),
+    [
+        ("nnUNetPlans", "nnUNetv2_plan_and_preprocess -d 7"),
+        ("nnUNetResEncUNetMPlans", "nnUNetv2_plan_and_preprocess -d 7 -pl nnUNetPlannerResEncM"),
+        ("myPlans", "nnUNetv2_plan_and_preprocess -d 7 -overwrite_plans_name myPlans"),
+    ],
+)
+def test_the_command_that_makes_missing_plans(tiny: TinyTraining, plans_name: str, command: str) -> None:
+    (tiny.dataset.preprocessed / "nnUNetPlans.json").unlink()
+    assert str(refused(tiny, plans_name=plans_name).remedy).endswith(f"  {command}")
+
+
 def test_other_plans_are_named(tiny: TinyTraining) -> None:
     error = refused(tiny, plans_name="nnUNetResEncUNetLPlans")
     assert "these plans: nnUNetPlans" in str(error) and "-p" in str(error)
