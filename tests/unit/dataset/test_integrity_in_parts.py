@@ -193,6 +193,7 @@ def test_overtaken_by_the_same_part(
 
     monkeypatch.setattr(integrity, "check_case", slow)
     caplog.set_level("INFO")
+    caplog.clear()
     verify(2)
     assert json.loads(report.read_text())["passed"] and left_over(report) == []
     assert "waiting" not in caplog.text

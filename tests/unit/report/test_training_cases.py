@@ -131,7 +131,7 @@ def test_outlines_are_where_the_labels_are() -> None:
     outlines = outlines_of(Labels(labels={"background": 0, "x": 1, "y": 2}), [0, 1])
     assert [o.name for o in outlines] == ["x"]
     picture = draw_slice(shown, outlines).astype(int)
-    assert picture.shape[1] == round(3 * 2.8 * RESOLUTION_DPI)
+    assert abs(picture.shape[1] - 3 * 2.8 * RESOLUTION_DPI) <= 1  # versions of matplotlib round differently
     third = picture.shape[1] // 3
     coloured = [(np.ptp(picture[:, i * third : (i + 1) * third], axis=2) > 100).sum() for i in range(3)]
     assert coloured[0] == 0 and coloured[1] > 500 and coloured[2] == 0
