@@ -166,7 +166,9 @@ def add_transfer(parser: ArgumentParser, *, default: str) -> None:
 def add_layers(parser: ArgumentParser) -> None:
     """Layers that are treated differently."""
     group = arguments.group(
-        parser, "layers that are treated differently", "recorded in recipe.json in the fold's folder; --c keeps them"
+        parser,
+        "layers that are treated differently",
+        "recorded in recipe.json in the fold's folder, which a continued training reads",
     )
     group.add_argument(
         "-freeze",
@@ -195,7 +197,8 @@ def add_recipe(parser: ArgumentParser) -> None:
     group = arguments.group(
         parser,
         "instead of a trainer class of your own",
-        "each replaces a value of the trainer; recorded in recipe.json in the fold's folder; --c keeps them",
+        "each replaces a value of the trainer; recorded in recipe.json in the fold's folder, which a continued "
+        "training reads",
     )
     positive = arguments.positive_integer
     own = "(default: the trainer's"

@@ -9,7 +9,7 @@ from pathlib import Path
 from nnunet_pt.core.console import get_logger
 from nnunet_pt.core.errors import DatasetError, ImageError, NnunetError, StorageError
 from nnunet_pt.core.files import digest_of, read_json, remove_leftovers, temporary_folder, write_json
-from nnunet_pt.core.parts import WHOLE, Part, remove_at_once, retried
+from nnunet_pt.core.parts import WHOLE, Part, names_in, remove_at_once, retried
 from nnunet_pt.core.workers import CaseTask, Executor, map_cases, map_in_threads
 from nnunet_pt.dataset.case_check import CaseCheck, CaseResult, check_case, kept_result
 from nnunet_pt.dataset.cases import Case, discover_training_cases
@@ -187,8 +187,12 @@ def _check(raw_dataset_folder: Path, checking: _Checking) -> _Outcome:
         whole = _report(name, num_cases, [*findings, *crashed, *all_findings(results, description, len(checks))])
         return _Outcome(own=whole, whole=whole)
     own = _report(name, len(mine), [*findings, *crashed, *own_findings(results)], part)
-    everything = _all_results(checks, checking)
-    missing = part.missing([check.case.identifier for check in checks], everything.__contains__)
+    names = [check.case.identifier for check in checks]
+    missing, everything = part.missing(names, _kept_names(checking.folder).__contains__), {}
+    if not missing:
+        found = zip(names, map_in_threads(kept_result, checks), strict=True)
+        everything = {name: result for name, result in found if result is not None}
+        missing = part.missing(names, everything.__contains__)
     if missing:
         return _Outcome(own=own, whole=None, missing=missing)
     return _Outcome(
@@ -261,19 +265,17 @@ def _results(checks: Sequence[CaseCheck], checking: _Checking) -> tuple[dict[str
     return {**kept, **outcome.results}, crashed
 
 
-def _all_results(checks: Sequence[CaseCheck], checking: _Checking) -> dict[str, CaseResult]:
-    """The results of all parts, as far as they are there."""
-    folder = checking.folder
+def _kept_names(folder: Path | None) -> set[str]:
+    """Cases of which a result is kept, whatever it is worth."""
     if folder is None:
-        return {}
+        return set()
 
     def look() -> None:  # the file system of a network shows what others did to whoever changes the folder
         with temporary_folder(folder):
             pass
 
     retried(look, folder)
-    found = zip(checks, map_in_threads(kept_result, checks), strict=True)
-    return {check.case.identifier: result for check, result in found if result is not None}
+    return {Path(name).stem for name in names_in(folder)}
 
 
 def _reader(description: DatasetDescription, cases: Sequence[Case]) -> ImageReaderWriter:
