@@ -25,6 +25,7 @@ from nnunet_pt.core.console import (
     duration,
     event,
     get_logger,
+    output_error,
     python_warnings_shown,
     setup_console,
     show_error,
@@ -138,7 +139,9 @@ def _run_parsed(command: Callable[[Namespace], Outcome], args: Namespace, to_con
     try:
         with _sigterm_raises():
             _execute(command, args)
-        _flush_output()
+        lost = _flush_output()
+        if lost is not None and not isinstance(lost, BrokenPipeError):
+            raise output_error(lost)
     except BrokenPipeError:  # what the command itself printed could not be read to its end
         _flush_output()
         return EXIT_BROKEN_PIPE
@@ -185,15 +188,17 @@ def _start_data(parser: ArgumentParser, words: Sequence[str]) -> dict[str, Any]:
     return {"command": parser.prog, "arguments": list(words), "version": None}
 
 
-def _flush_output() -> None:
-    """Hand over what was printed; if nobody reads it any more, let it go."""
+def _flush_output() -> OSError | None:
+    """Hand over what was printed; what cannot be handed over is let go."""
     if sys.stdout is None:  # closed before this process began
-        return
+        return None
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        # Python flushes once more on exit; without a pipe it would complain about it
+    except OSError as error:
+        # Python flushes once more on exit; it would complain, and change the exit status
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return error
+    return None
 
 
 def _report(error: NnunetError, status: int, verbose: bool, *, stopped: bool = False) -> int:

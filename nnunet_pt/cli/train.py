@@ -168,7 +168,7 @@ def add_layers(parser: ArgumentParser) -> None:
     group = arguments.group(
         parser,
         "layers that are treated differently",
-        "recorded in recipe.json in the fold's folder, which a continued training reads",
+        "kept in recipe.json in the fold's folder, also for continuing",
     )
     group.add_argument(
         "-freeze",
@@ -197,8 +197,7 @@ def add_recipe(parser: ArgumentParser) -> None:
     group = arguments.group(
         parser,
         "instead of a trainer class of your own",
-        "each replaces a value of the trainer; recorded in recipe.json in the fold's folder, which a continued "
-        "training reads",
+        "each replaces a value of the trainer; kept in recipe.json in the fold's folder, also for continuing",
     )
     positive = arguments.positive_integer
     own = "(default: the trainer's"

@@ -130,11 +130,16 @@ def show(text: str, data: Mapping[str, Any] | None = None) -> None:
     except BrokenPipeError:  # nobody wants to read more
         raise
     except OSError as error:
-        raise StorageError(
-            "The output cannot be written.",
-            found=error.strerror or str(error),
-            remedy="free some space, or let standard output go to another place",
-        ) from error
+        raise output_error(error) from error
+
+
+def output_error(error: OSError) -> StorageError:
+    """What is said if the file that standard output goes to cannot be written."""
+    return StorageError(
+        "The output cannot be written.",
+        found=error.strerror or str(error),
+        remedy="free some space, or let standard output go to another place",
+    )
 
 
 def announce(text: str) -> None:

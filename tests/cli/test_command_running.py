@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import subprocess
 import sys
@@ -258,10 +259,13 @@ sys.exit(run(parser, command, []))
 
 
 @pytest.mark.skipif(not FULL_DISK.exists(), reason=f"there is no {FULL_DISK}")
-def test_output_that_cannot_be_written_is_no_bug_of_ours() -> None:
+@pytest.mark.parametrize(("call", "unbuffered"), [("show", ""), ("show", "1"), ("print", "")])
+def test_output_that_cannot_be_written_is_no_bug_of_ours(call: str, unbuffered: str) -> None:
+    script = SHOWING.replace("    show(", f"    {call}(")
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     with FULL_DISK.open("w") as full:
         ended = subprocess.run(
-            [sys.executable, "-c", SHOWING], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+            [sys.executable, "-c", script], stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=environment
         )
     assert ended.returncode == 1
     assert ended.stderr.startswith("Error: The output cannot be written.\n  found:    No space left on device")
