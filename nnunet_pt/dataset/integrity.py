@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nnunet_pt.core.console import get_logger
 from nnunet_pt.core.errors import DatasetError, ImageError, NnunetError, StorageError
-from nnunet_pt.core.files import digest_of, read_json, remove_leftovers, temporary_folder, write_json
+from nnunet_pt.core.files import digest_of, read_json, remove_leftovers, storage_errors, temporary_folder, write_json
 from nnunet_pt.core.parts import WHOLE, Part, names_in, remove_at_once, retried
 from nnunet_pt.core.workers import CaseTask, Executor, map_cases, map_in_threads
 from nnunet_pt.dataset.case_check import CaseCheck, CaseResult, check_case, kept_result
@@ -117,7 +117,9 @@ def dataset_state(raw_dataset_folder: Path) -> str:
     try:
         path = raw_dataset_folder / FILE_NAME
         cases = discover_training_cases(raw_dataset_folder, DatasetDescription.load(path)).cases
-        return digest_of([read_json(path), map_in_threads(lambda case: (case.identifier, case.state()), cases)])
+        with storage_errors(raw_dataset_folder):
+            states = map_in_threads(lambda case: (case.identifier, case.state()), cases)
+        return digest_of([read_json(path), states])
     except NnunetError:
         return ""
 
