@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     from nnunet_pt.api.options import TrainingOptions
     from nnunet_pt.api.results import TrainingFailure, TrainingMetrics, TrainingOutcome, TrainingSuccess
     from nnunet_pt.api.training import nnunet_training
-    from nnunet_pt.cluster.jobs import WorkflowRequest, workflow_of
+    from nnunet_pt.cluster.jobs import workflow_of
     from nnunet_pt.cluster.scripts import write_scripts
     from nnunet_pt.cluster.settings import load_cluster_settings
     from nnunet_pt.cluster.status import status_of
+    from nnunet_pt.cluster.workflow import WorkflowRequest
     from nnunet_pt.core.console import setup_console
     from nnunet_pt.core.errors import NnunetError, TrainingStopped
     from nnunet_pt.core.settings import Settings, Workspace
@@ -201,10 +202,11 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "api.options": ("TrainingOptions",),
     "api.results": ("TrainingFailure", "TrainingMetrics", "TrainingOutcome", "TrainingSuccess"),
     "api.training": ("nnunet_training",),
-    "cluster.jobs": ("WorkflowRequest", "workflow_of"),
+    "cluster.jobs": ("workflow_of",),
     "cluster.scripts": ("write_scripts",),
     "cluster.settings": ("load_cluster_settings",),
     "cluster.status": ("status_of",),
+    "cluster.workflow": ("WorkflowRequest",),
     "core.console": ("setup_console",),
     "core.errors": ("NnunetError", "TrainingStopped"),
     "core.settings": ("Settings", "Workspace"),

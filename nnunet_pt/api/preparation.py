@@ -16,7 +16,7 @@ from nnunet_pt.dataset.integrity import REPORT_NAME, dataset_state, has_passed, 
 from nnunet_pt.planning.fingerprint_extractor import FingerprintRequest, extract_fingerprint
 from nnunet_pt.planning.plan_and_preprocess import plan_and_show
 from nnunet_pt.planning.planner import PlanRequest
-from nnunet_pt.planning.presets import PLANNERS
+from nnunet_pt.planning.presets import planners_of_plans
 from nnunet_pt.plans.plans import NOT_PLANS, Plans
 from nnunet_pt.preprocessing.manifest import Manifest
 from nnunet_pt.preprocessing.pipeline import PreprocessRequest, preprocess_dataset
@@ -142,7 +142,7 @@ class Preparation:
         return has_passed(self.folder / REPORT_NAME, dataset_state(self.workspace.raw / self.dataset))
 
     def _plan(self) -> None:
-        planners = {PLANNERS[name].plans_name: name for name in PLANNERS}
+        planners = planners_of_plans()
         there = sorted(p.stem for p in self.folder.glob("*lans*.json") if p.stem not in NOT_PLANS)
         if self.plans_name not in planners:
             raise PlansError(

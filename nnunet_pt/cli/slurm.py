@@ -13,8 +13,8 @@ from nnunet_pt.cli._run import Outcome, run
 from nnunet_pt.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from nnunet_pt.cluster.jobs import HowToTrain, WorkflowRequest
     from nnunet_pt.cluster.settings import ClusterSettings
+    from nnunet_pt.cluster.workflow import HowToTrain, WorkflowRequest
     from nnunet_pt.core.settings import Workspace
 
 PROGRAM = "nnUNetv2_slurm"
@@ -224,7 +224,7 @@ def cluster_settings(args: Namespace) -> ClusterSettings:
 
 def request(args: Namespace) -> WorkflowRequest:
     """What the arguments ask for."""
-    from nnunet_pt.cluster.jobs import HowToTrain, WorkflowRequest
+    from nnunet_pt.cluster.workflow import HowToTrain, WorkflowRequest
 
     pretrains = args.workflow == "pretrain_finetune"
     return WorkflowRequest(
@@ -250,7 +250,7 @@ def _how_to_train(trainer: str, option: str, text: str) -> HowToTrain:
         UsageError: If they are decided by the workflow.
     """
     from nnunet_pt.cli.train import build_parser as training_parser
-    from nnunet_pt.cluster.jobs import HowToTrain
+    from nnunet_pt.cluster.workflow import HowToTrain
 
     try:
         words = shlex.split(text)

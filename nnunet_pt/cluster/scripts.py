@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunet_pt.cluster.jobs import Step, Workflow
 from nnunet_pt.cluster.scripts_text import (
     CHECK,
     CHECK_TEXT,
@@ -23,6 +22,7 @@ from nnunet_pt.cluster.scripts_text import (
     filled,
 )
 from nnunet_pt.cluster.settings import ClusterSettings, Resources
+from nnunet_pt.cluster.workflow import Step, Workflow
 from nnunet_pt.core.errors import UsageError
 from nnunet_pt.core.files import make_folder, storage_errors, write_text
 from nnunet_pt.core.settings import Workspace

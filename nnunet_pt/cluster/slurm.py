@@ -93,9 +93,7 @@ def largest_node(partition: str | None) -> LargestNode | None:
         partition=rows[0][0].rstrip("*") if partition is None else partition,
         cpus=max(_first_number(row[1]) for row in rows),
         mem_mb=memory if memory > 1 else None,  # 1 is what SLURM says if nobody has told it
-        gpus=max(
-            sum(int(n or 1) for n in re.findall(r"\bgpu(?::[a-zA-Z][\w.-]*)?(?::(\d+))?", row[3])) for row in rows
-        ),
+        gpus=max(sum(int(number or 1) for number in _GPUS.findall(row[3])) for row in rows),
     )
 
 

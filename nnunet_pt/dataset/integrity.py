@@ -8,7 +8,15 @@ from pathlib import Path
 
 from nnunet_pt.core.console import get_logger
 from nnunet_pt.core.errors import DatasetError, ImageError, NnunetError, StorageError
-from nnunet_pt.core.files import digest_of, read_json, remove_leftovers, storage_errors, temporary_folder, write_json
+from nnunet_pt.core.files import (
+    digest_of,
+    make_folder,
+    read_json,
+    remove_leftovers,
+    storage_errors,
+    temporary_folder,
+    write_json,
+)
 from nnunet_pt.core.parts import WHOLE, Part, names_in, remove_at_once, retried
 from nnunet_pt.core.workers import CaseTask, Executor, map_cases, map_in_threads
 from nnunet_pt.dataset.case_check import CaseCheck, CaseResult, check_case, kept_result
@@ -35,14 +43,19 @@ _log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Checking:
-    """How cases are checked, and where results are kept until all cases have been checked."""
+    """How cases are checked, and where the report goes."""
 
     num_workers: int
     max_ram_gb: float | None = None
     progress: bool = True
     executor: Executor | None = None
-    folder: Path | None = None
+    report_path: Path | None = None
     part: Part = WHOLE
+
+    @property
+    def folder(self) -> Path | None:
+        """Where results are kept until all cases have been checked."""
+        return None if self.report_path is None else self.report_path.with_suffix(".parts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,15 +104,12 @@ def verify_dataset_integrity(
         max_ram_gb=max_ram_gb,
         progress=progress,
         executor=executor,
-        folder=None if report_path is None else report_path.with_suffix(".parts"),
+        report_path=report_path,
         part=part,
     )
-    if report_path is None or checking.folder is None:
-        outcome = _check(raw_dataset_folder, checking)
-    else:
-        if clean:
-            remove_at_once(checking.folder)
-        outcome = _check_and_report(raw_dataset_folder, checking, report_path)
+    if clean and checking.folder is not None:
+        remove_at_once(checking.folder)
+    outcome = _check_and_report(raw_dataset_folder, checking)
     where = None if report_path is None or outcome.whole is None else f"the complete report is {report_path}"
     if outcome.own.errors:
         raise DatasetError(outcome.own.text(), remedy=where)
@@ -135,22 +145,23 @@ def has_passed(report_path: Path, state: str) -> bool:
     return isinstance(report, dict) and bool(report.get("passed")) and report.get("state") == state
 
 
-def _check_and_report(raw_dataset_folder: Path, checking: _Checking, report_path: Path) -> _Outcome:
+def _check_and_report(raw_dataset_folder: Path, checking: _Checking) -> _Outcome:
     """Check, write the report if all parts have been checked, and keep results no longer than they are needed."""
+    report_path, folder = checking.report_path, checking.folder
+    if report_path is None or folder is None:
+        return _check(raw_dataset_folder, checking)
     state = dataset_state(raw_dataset_folder)
-    before = _Outcome(
-        own=IntegrityReport(dataset=raw_dataset_folder.name, num_cases=0, findings=(), part=checking.part), whole=None
-    )
+    name = raw_dataset_folder.name
+    before = _Outcome(own=IntegrityReport(dataset=name, num_cases=0, findings=(), part=checking.part), whole=None)
     if not checking.part.is_whole and has_passed(report_path, state):
         return before
     outcome = _check(raw_dataset_folder, checking)
     if outcome.whole is not None:
         write_json(report_path, {**outcome.whole.to_json(), "state": state})
-    elif has_passed(report_path, state):  # other processes did this part, too, and were faster
-        outcome = before
-    if checking.folder is not None and has_passed(report_path, state):
-        remove_at_once(checking.folder)
-    return outcome
+    if not has_passed(report_path, state):
+        return outcome
+    remove_at_once(folder)
+    return before if outcome.whole is None else outcome  # other processes did this part, too, and were faster
 
 
 def _say(outcome: _Outcome, where: str | None) -> None:
@@ -189,12 +200,7 @@ def _check(raw_dataset_folder: Path, checking: _Checking) -> _Outcome:
         whole = _report(name, num_cases, [*findings, *crashed, *all_findings(results, description, len(checks))])
         return _Outcome(own=whole, whole=whole)
     own = _report(name, len(mine), [*findings, *crashed, *own_findings(results)], part)
-    names = [check.case.identifier for check in checks]
-    missing, everything = part.missing(names, _kept_names(checking.folder).__contains__), {}
-    if not missing:
-        found = zip(names, map_in_threads(kept_result, checks), strict=True)
-        everything = {name: result for name, result in found if result is not None}
-        missing = part.missing(names, everything.__contains__)
+    everything, missing = _of_all_parts(checks, checking)
     if missing:
         return _Outcome(own=own, whole=None, missing=missing)
     return _Outcome(
@@ -242,8 +248,7 @@ def _case_checks(description: DatasetDescription, cases: Sequence[Case], folder:
 def _results(checks: Sequence[CaseCheck], checking: _Checking) -> tuple[dict[str, CaseResult], list[Finding]]:
     """Results of cases by name, and what broke off. Cases that had errors are checked again, whatever was kept."""
     if checking.folder is not None:
-        retried(lambda: None, checking.folder)
-        remove_leftovers(checking.folder)
+        remove_leftovers(make_folder(checking.folder))
     kept = {
         check.case.identifier: result
         for check, result in zip(checks, map_in_threads(kept_result, checks), strict=True)
@@ -265,6 +270,18 @@ def _results(checks: Sequence[CaseCheck], checking: _Checking) -> tuple[dict[str
     )
     crashed = [Finding(kind="crashed", text=failure.reason, case=failure.case) for failure in outcome.failures]
     return {**kept, **outcome.results}, crashed
+
+
+def _of_all_parts(checks: Sequence[CaseCheck], checking: _Checking) -> tuple[dict[str, CaseResult], tuple[int, ...]]:
+    """The results of all cases, and which parts are missing; the names of files are looked at first, which is quick."""
+    part, names = checking.part, [check.case.identifier for check in checks]
+    there = _kept_names(checking.folder)
+    missing = part.missing(names, there.__contains__)
+    if missing:
+        return {}, missing
+    kept = zip(names, map_in_threads(kept_result, checks), strict=True)
+    results = {name: result for name, result in kept if result is not None}
+    return results, part.missing(names, results.__contains__)
 
 
 def _kept_names(folder: Path | None) -> set[str]:

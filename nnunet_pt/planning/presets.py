@@ -165,3 +165,8 @@ PLANNERS: Registry[PlannerPreset] = Registry(
         )
     },
 )
+
+
+def planners_of_plans() -> dict[str, str]:
+    """Name of plans -> name of the planner that makes plans of that name by itself."""
+    return {PLANNERS[name].plans_name: name for name in PLANNERS}

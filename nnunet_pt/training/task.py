@@ -16,7 +16,7 @@ from nnunet_pt.dataset.cases import resolve_dataset_name
 from nnunet_pt.dataset.description import FILE_NAME as DATASET_FILE
 from nnunet_pt.dataset.description import DatasetDescription
 from nnunet_pt.dataset.labels import Labels
-from nnunet_pt.planning.presets import EXPERIMENT_PLANNER, PLANNERS
+from nnunet_pt.planning.presets import EXPERIMENT_PLANNER, planners_of_plans
 from nnunet_pt.plans.configuration import Configuration
 from nnunet_pt.plans.plans import Plans
 from nnunet_pt.preprocessing.manifest import parts_folder
@@ -160,10 +160,10 @@ def prepare(request: TrainRequest, recipe: TrainingRecipe, workspace: Workspace)
 
 def _planner_option(plans_name: str) -> str:
     """How to ask for plans of a name; the default planner needs no option."""
-    planners = [name for name in PLANNERS if PLANNERS[name].plans_name == plans_name]
-    if not planners:
+    planner = planners_of_plans().get(plans_name)
+    if planner is None:
         return f" -overwrite_plans_name {plans_name}"
-    return "" if EXPERIMENT_PLANNER.name in planners else f" -pl {planners[0]}"
+    return "" if planner == EXPERIMENT_PLANNER.name else f" -pl {planner}"
 
 
 def _with_pretraining(plans: Plans, file: Path, request: TrainRequest, recipe: TrainingRecipe, dataset: str) -> Plans:

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nnunet_pt.cluster.jobs import Workflow, WorkflowRequest, workflow_of
+from nnunet_pt.cluster.jobs import workflow_of
 from nnunet_pt.cluster.scripts import WrittenScripts, write_scripts
 from nnunet_pt.cluster.settings import ClusterSettings, load_cluster_settings
+from nnunet_pt.cluster.workflow import Workflow, WorkflowRequest
 from nnunet_pt.core.settings import Settings, Workspace
 
 DATASETS = ("Dataset015_Brain", "Dataset016_Spine")

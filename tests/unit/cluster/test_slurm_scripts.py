@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from slurm_world import DATASETS, cluster, make_workspace, workflow, written
 
-from nnunet_pt.cluster.jobs import HowToTrain, Workflow
 from nnunet_pt.cluster.scripts import write_scripts
+from nnunet_pt.cluster.workflow import HowToTrain, Workflow
 from nnunet_pt.core.errors import DatasetError, NnunetError, UnknownNameError, UsageError
 from nnunet_pt.core.settings import Settings, Workspace
 
